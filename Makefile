@@ -1,0 +1,40 @@
+# The two commands for a newcomer are `make run` and `make test`.
+PYTHON ?= python3
+VENV   := .venv
+BIN    := $(VENV)/bin
+
+.PHONY: run test test-long check format bench clean
+
+run: $(VENV)/installed
+	@$(BIN)/python -m gateway.demo.tour
+
+test: $(VENV)/installed
+	@sh tests/install-peers
+	$(BIN)/python -m pytest
+
+test-long: $(VENV)/installed
+	@sh tests/install-peers
+	$(BIN)/python -m pytest -m long
+
+check: $(VENV)/installed
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+format: $(VENV)/installed
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+bench: $(VENV)/installed
+	$(BIN)/python bench/side_by_side.py
+
+$(VENV)/installed: requirements.lock pyproject.toml
+	@echo "== making $(VENV) and installing Smarthost with what it needs"
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements.lock
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --editable .
+	@touch $@
+
+clean:
+	rm -rf $(VENV) .cache .mypy_cache .ruff_cache .pytest_cache .import_linter_cache

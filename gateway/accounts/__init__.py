@@ -1,0 +1,1 @@
+"""Who exists here: directory, aliases, credentials."""

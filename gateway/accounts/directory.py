@@ -1,0 +1,138 @@
+"""Who exists here: local and relayed domains, accounts, aliases, plus-addressing, postmaster and abuse.
+
+Expansion of a recipient ends at accounts or at addresses elsewhere. Pure over an AccountStore; all answers are quick.
+"""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Protocol
+
+from gateway.core.address import Domain, Mailbox
+
+MAX_EXPANSION = 1000  # addresses one alias may lead to
+MAX_DEPTH = 10
+ROLES = ("postmaster", "abuse")  # RFC 5321 4.5.1, RFC 2142: always deliverable
+
+
+@dataclass(frozen=True, slots=True)
+class Account:
+    """address: `local@domain` in lower case; password_hash: None while disabled."""
+
+    address: str
+    password_hash: str | None
+    is_disabled: bool
+    created: float
+
+
+class AccountStore(Protocol):
+    def account(self, address: str) -> Account | None: ...
+
+    def alias(self, address: str) -> tuple[str, ...]:
+        """Targets, or () when there is no such alias."""
+
+    def first_account(self, domain: str) -> str | None:
+        """The oldest enabled account of the domain, else of any: where postmaster goes when nobody said."""
+
+
+class AliasLoop(ValueError):
+    """The text names the addresses of the loop."""
+
+
+class AccountDirectory:
+    """`core.ports.Directory` over accounts. local, relayed: domains in A-labels."""
+
+    def __init__(self, store: AccountStore, local: Iterable[str], relayed: Iterable[str]) -> None:
+        self._store = store
+        self._local = frozenset(local)
+        self._relayed = frozenset(relayed)
+
+    def is_local(self, domain: Domain) -> bool:
+        return domain.ascii in self._local
+
+    def is_relayed(self, domain: Domain) -> bool:
+        return domain.ascii in self._relayed
+
+    @property
+    def local_domains(self) -> frozenset[str]:
+        return self._local
+
+    def exists(self, mailbox: Mailbox) -> bool:
+        return self._owner(mailbox) is not None or self._targets(mailbox) != ()
+
+    def expand(self, mailbox: Mailbox) -> tuple[str, ...]:
+        """Final addresses for a recipient of a local domain, in order, once each; () when there is nobody.
+
+        A loop contributes nothing beyond its first turn: mail for its other members still arrives.
+        """
+        found: dict[str, None] = {}
+        self._expand(str(mailbox).lower(), mailbox, found, set(), 0)
+        return tuple(found)
+
+    def account_of(self, mailbox: Mailbox) -> str | None:
+        """The account that mail for `mailbox` is stored in, with plus-addressing; None: no account of that name."""
+        return self._owner(mailbox)
+
+    def _expand(self, key: str, mailbox: Mailbox, found: dict[str, None], seen: set[str], depth: int) -> None:
+        if key in seen or depth > MAX_DEPTH or len(found) >= MAX_EXPANSION:
+            return
+        seen.add(key)
+        if not self.is_local(mailbox.domain):
+            found[str(mailbox)] = None
+            return
+        targets = self._targets(mailbox)
+        if not targets:
+            if self._owner(mailbox) is not None:
+                found[str(mailbox)] = None  # plus-address kept: the store may file by it
+            return
+        for target in targets:
+            if target == self._owner(mailbox):
+                found[target] = None  # an alias that keeps a copy in the account of its own name
+                continue
+            self._expand(target.lower(), _parse(target), found, seen, depth + 1)
+
+    def _owner(self, mailbox: Mailbox) -> str | None:
+        for address in _candidates(mailbox):
+            account = self._store.account(address)
+            if account is not None:
+                return address
+        return None
+
+    def _targets(self, mailbox: Mailbox) -> tuple[str, ...]:
+        for address in _candidates(mailbox):
+            targets = self._store.alias(address)
+            if targets:
+                return targets
+        if mailbox.local_part.lower() in ROLES and self._owner(mailbox) is None:
+            first = self._store.first_account(mailbox.domain.ascii)
+            return () if first is None else (first,)
+        return ()
+
+
+def find_loop(store: AccountStore, address: str, targets: Iterable[str]) -> None:
+    """Raises AliasLoop when `address` → `targets` would lead back to `address`."""
+    pending: list[tuple[str, tuple[str, ...]]] = [(target.lower(), (address, target.lower())) for target in targets]
+    seen: set[str] = set()
+    while pending:
+        current, path = pending.pop()
+        if current == address:
+            if len(path) == 2 and store.account(address) is not None:
+                continue  # a copy in the account of the same name is no loop
+            raise AliasLoop(" → ".join(path))
+        if current in seen:
+            continue
+        seen.add(current)
+        pending += [(target, (*path, target)) for target in store.alias(current)]
+
+
+def _candidates(mailbox: Mailbox) -> tuple[str, ...]:
+    """Exact first, then without the plus-tag. Local parts here are case-insensitive, as users expect."""
+    local, domain = mailbox.local_part.lower(), mailbox.domain.ascii
+    base, plus, _ = local.partition("+")
+    if plus and base:
+        return f"{local}@{domain}", f"{base}@{domain}"
+    return (f"{local}@{domain}",)
+
+
+def _parse(address: str) -> Mailbox:
+    local, _, domain = address.rpartition("@")
+    return Mailbox(local.strip('"'), Domain(domain.lower()))

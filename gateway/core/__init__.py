@@ -1,0 +1,1 @@
+"""Frozen values and the Protocols of the outside world; imports nothing of ours."""

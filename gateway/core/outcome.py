@@ -1,0 +1,33 @@
+"""Outbound fact: what became of one recipient in one delivery attempt."""
+
+from dataclasses import dataclass
+
+from gateway.core.reply import Reply
+
+
+@dataclass(frozen=True, slots=True)
+class Delivered:
+    """remote: the host that took it, or "" for the local store; relayed_dsn: the next hop promised DSN itself."""
+
+    reply: Reply
+    remote: str = ""
+    relayed_dsn: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Deferred:
+    """host_down: the trouble is the destination's, so all its mail waits; busy: no attempt was made, none is counted."""
+
+    reply: Reply
+    remote: str = ""
+    host_down: bool = False
+    busy: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Failed:
+    reply: Reply
+    remote: str = ""
+
+
+Outcome = Delivered | Deferred | Failed

@@ -1,0 +1,54 @@
+"""Protocols of the outside world that pure rooms take as arguments."""
+
+from dataclasses import dataclass
+from typing import Protocol
+
+from gateway.core.address import Domain, Mailbox
+
+
+class Clock(Protocol):
+    def now(self) -> float:
+        """Seconds since the epoch, UTC."""
+
+
+@dataclass(frozen=True, slots=True)
+class Records:
+    """Answer data in presentation order: MX as (preference, host), addresses as text, TXT as joined octets."""
+
+    values: tuple[object, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class NoData:
+    """The name exists (or may) but has no such record."""
+
+
+@dataclass(frozen=True, slots=True)
+class NoDomain:
+    """NXDOMAIN."""
+
+
+@dataclass(frozen=True, slots=True)
+class DnsFailure:
+    """Timeout, SERVFAIL, or an answer that cannot be used: it may work later."""
+
+    reason: str
+
+
+Answer = Records | NoData | NoDomain | DnsFailure
+
+
+class Resolver(Protocol):
+    async def lookup(self, name: str, rdtype: str) -> Answer:
+        """name: A-labels; rdtype: "MX" "A" "AAAA". Never raises for DNS trouble; has its own deadline."""
+
+
+class Directory(Protocol):
+    """Who is here. All calls are quick and local."""
+
+    def is_local(self, domain: Domain) -> bool: ...
+
+    def is_relayed(self, domain: Domain) -> bool: ...
+
+    def exists(self, mailbox: Mailbox) -> bool:
+        """Is there an account or alias for a mailbox of a local domain? (plus-addressing applied)"""

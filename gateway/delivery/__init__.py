@@ -1,0 +1,1 @@
+"""Where a recipient goes, and one attempt to get there."""

@@ -1,0 +1,1 @@
+"""The resolver: DNS answers as values, cached, with deadlines."""

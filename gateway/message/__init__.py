@@ -1,0 +1,1 @@
+"""A message as octets: blob, header, trace fields, DSN."""

@@ -1,0 +1,1 @@
+"""Listening sockets, TLS contexts, the PROXY header."""

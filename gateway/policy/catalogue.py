@@ -1,0 +1,203 @@
+"""The catalogue of facts: what rules may ask, from which stage on, and how it is read from the context.
+
+From it come the type checker, the error messages and (docs/policy.md) the reference. A fact appears here when it works.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from enum import StrEnum
+from functools import cached_property
+
+from gateway.core.address import Mailbox, ReversePath, parse_domain
+from gateway.core.ports import Directory
+from gateway.core.transaction import Session
+from gateway.core.verdict import Stage
+from gateway.message.header import Header, address_of
+
+STAGES = tuple(Stage)
+
+
+class Kind(StrEnum):
+    """Types of the expression language. TEXT and NUMBER facts may also be none."""
+
+    BOOL = "true or false"
+    NUMBER = "number"
+    TEXT = "text"
+    IP = "address"
+    NONE = "none"
+    LIST = "list"
+
+
+Value = bool | int | float | str | None
+
+
+@dataclass(slots=True)
+class MessageFacts:
+    """What end of data showed, for the message stage."""
+
+    size: int
+    has_8bit: bool
+    header: Header
+
+
+@dataclass
+class Context:
+    """All that a stage may look at. Made by the driver; read only."""
+
+    session: Session
+    directory: Directory
+    hostname: str
+    errors: int = 0
+    transactions: int = 0
+    reverse_path: ReversePath | None = None
+    recipient: Mailbox | None = None
+    recipient_count: int = 0
+    message: MessageFacts | None = None
+    memo: dict[str, Value] = field(default_factory=dict)
+
+    @cached_property
+    def header(self) -> Header:
+        return Header((), 0, False) if self.message is None else self.message.header
+
+
+@dataclass(frozen=True, slots=True)
+class Fact:
+    name: str
+    kind: Kind
+    stage: Stage  # from which on it is known
+    read: Callable[[Context], Value]
+    description: str
+
+
+@dataclass(frozen=True, slots=True)
+class Function:
+    """A function of literal text arguments."""
+
+    name: str
+    kind: Kind
+    stage: Stage
+    call: Callable[[Context, str], Value]
+    description: str
+
+
+def _mailbox(context: Context) -> Mailbox | None:
+    return context.reverse_path.mailbox if context.reverse_path is not None else None
+
+
+def _is_literal(context: Context) -> bool:
+    return context.session.helo.startswith("[")
+
+
+def _is_valid(context: Context) -> bool:
+    try:
+        domain = parse_domain(context.session.helo)
+    except ValueError:
+        return False
+    return domain.is_literal or "." in domain.ascii
+
+
+def claims_us(context: Context) -> bool:
+    """HELO with our own name, or with a domain whose mail we store."""
+    name = context.session.helo.lower().rstrip(".")
+    if name == context.hostname.lower():
+        return True
+    try:
+        return context.directory.is_local(parse_domain(name))
+    except ValueError:
+        return False
+
+
+def _direction(context: Context) -> str:
+    """inbound: from outside; internal: ours to ours; outbound: ours to others (of the recipients so far)."""
+    if not context.session.may_relay:
+        return "inbound"
+    if context.recipient is not None and context.directory.is_local(context.recipient.domain):
+        return "internal"
+    return "outbound"
+
+
+def _from_address(context: Context) -> str | None:
+    found = context.header.first("From")
+    return None if found is None else address_of(found.value)
+
+
+def _from_domain(context: Context) -> str | None:
+    address = _from_address(context)
+    return None if address is None else address.rpartition("@")[2]
+
+
+def _is_bulk(context: Context) -> bool:
+    header = context.header
+    precedence = (header.text("Precedence") or "").lower()
+    return precedence in ("bulk", "list", "junk") or header.first("List-Id") is not None
+
+
+def _is_auto_submitted(context: Context) -> bool:
+    value = context.header.text("Auto-Submitted")
+    return value is not None and value.partition(";")[0].strip().lower() != "no"  # RFC 3834 5
+
+
+def _facts() -> dict[str, Fact]:
+    connect, helo, sender, recipient, message = STAGES
+    boolean, number, text, ip = Kind.BOOL, Kind.NUMBER, Kind.TEXT, Kind.IP
+    table: list[tuple[str, Kind, Stage, Callable[[Context], Value], str]] = [
+        ("client.ip", ip, connect, lambda c: c.session.client_ip, "address of the client"),
+        ("client.port", number, connect, lambda c: c.session.client_port, "port of the client"),
+        ("client.trusted", boolean, connect, lambda c: c.session.is_trusted, "in [networks] trusted: may relay"),
+        ("session.listener", text, connect, lambda c: c.session.listener, "smtp, submission or submissions"),
+        ("session.direction", text, recipient, _direction, "inbound, outbound or internal"),
+        ("session.errors", number, connect, lambda c: c.errors, "commands refused so far in this session"),
+        ("session.transactions", number, connect, lambda c: c.transactions, "transactions begun in this session"),
+        ("session.tls.active", boolean, connect, lambda c: c.session.tls is not None, "is the connection encrypted?"),
+        ("session.tls.version", text, connect, lambda c: c.session.tls.version if c.session.tls else None, "TLSv1.3, or none"),
+        ("session.tls.cipher", text, connect, lambda c: c.session.tls.cipher if c.session.tls else None, "cipher suite, or none"),
+        ("auth.user", text, connect, lambda c: c.session.user, "who signed in, or none"),
+        ("auth.method", text, connect, lambda c: c.session.auth_method or None, "PLAIN, LOGIN, or none"),
+        ("helo.name", text, helo, lambda c: c.session.helo, "name given by HELO or EHLO"),
+        ("helo.is_literal", boolean, helo, _is_literal, "an address literal instead of a name?"),
+        ("helo.is_valid", boolean, helo, _is_valid, "a well-formed host name with a dot, or a valid literal"),
+        ("helo.claims_us", boolean, helo, claims_us, "our own host name or a local domain"),
+        ("helo.esmtp", boolean, helo, lambda c: c.session.is_esmtp, "EHLO rather than HELO"),
+        ("sender.address", text, sender, lambda c: str(c.reverse_path or ""), "reverse-path, empty for the null one"),
+        ("sender.local", text, sender, lambda c: m.local_part if (m := _mailbox(c)) else "", "its local part"),
+        ("sender.domain", text, sender, lambda c: m.domain.ascii if (m := _mailbox(c)) else "", "its domain"),
+        ("sender.is_null", boolean, sender, lambda c: _mailbox(c) is None, "the null reverse-path of DSNs"),
+        ("sender.is_local", boolean, sender, lambda c: (m := _mailbox(c)) is not None and c.directory.is_local(m.domain), "of a local domain"),
+        ("recipient.address", text, recipient, lambda c: str(c.recipient or ""), "forward-path"),
+        ("recipient.local", text, recipient, lambda c: c.recipient.local_part if c.recipient else "", "its local part"),
+        ("recipient.domain", text, recipient, lambda c: c.recipient.domain.ascii if c.recipient else "", "its domain"),
+        ("recipient.is_local", boolean, recipient, lambda c: c.recipient is not None and c.directory.is_local(c.recipient.domain), "stored here"),
+        ("recipient.is_relayed", boolean, recipient, lambda c: c.recipient is not None and c.directory.is_relayed(c.recipient.domain), "of [relay_domains]"),
+        ("recipient.exists", boolean, recipient, lambda c: c.recipient is None or not c.directory.is_local(c.recipient.domain) or c.directory.exists(c.recipient), "false for a local address without account or alias"),
+        ("recipients.count", number, recipient, lambda c: c.recipient_count, "recipients accepted before this one; at message: all"),
+        ("message.size", number, message, lambda c: c.message.size if c.message else 0, "octets"),
+        ("message.has_8bit", boolean, message, lambda c: c.message is not None and c.message.has_8bit, "octets over 127"),
+        ("message.subject", text, message, lambda c: c.header.text("Subject"), "decoded, or none"),
+        ("message.from_address", text, message, _from_address, "author's address, or none"),
+        ("message.from_domain", text, message, _from_domain, "author's domain, or none"),
+        ("message.header_count", number, message, lambda c: len(c.header.fields), "fields in the header"),
+        ("message.hops", number, message, lambda c: c.header.count("Received"), "Received fields"),
+        ("message.is_bulk", boolean, message, _is_bulk, "Precedence bulk or list, or a List-Id"),
+        ("message.is_auto_submitted", boolean, message, _is_auto_submitted, "RFC 3834, not by a person"),
+        ("message.malformed", boolean, message, lambda c: c.header.is_malformed, "header lines that are no fields"),
+    ]  # fmt: skip
+    return {name: Fact(name, kind, stage, read, description) for name, kind, stage, read, description in table}
+
+
+FACTS = _facts()
+FUNCTIONS = {
+    "header": Function(
+        "header", Kind.TEXT, Stage.MESSAGE, lambda c, name: c.header.text(name), "first such field, decoded, or none"
+    ),
+}
+CONSTANTS: dict[str, int] = {"KB": 1024, "MB": 1024**2, "GB": 1024**3, "MINUTE": 60, "HOUR": 3600, "DAY": 86400}
+# A recipient's facts at message are judged by groups of recipients, which is not offered yet.
+NOT_AT_MESSAGE = frozenset(name for name, fact in FACTS.items() if name.startswith("recipient.")) | {
+    "session.direction"
+}
+
+
+def is_known_at(fact: Fact | Function, stage: Stage) -> bool:
+    return STAGES.index(stage) >= STAGES.index(fact.stage) and not (
+        stage is Stage.MESSAGE and fact.name in NOT_AT_MESSAGE
+    )

@@ -1,0 +1,133 @@
+"""Lists of a policy: `lists/NAME.KIND`, one entry a line, # comments. Look-up cost does not grow with the list."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from ipaddress import IPv4Network, IPv6Network, ip_address, ip_network
+from pathlib import Path
+
+from gateway.core.address import parse_domain, parse_mailbox
+from gateway.core.errors import ConfigError
+
+KINDS = ("networks", "domains", "addresses", "words")
+
+
+class NetworkSet:
+    """Addresses by prefix: one dict look-up for each prefix length in use."""
+
+    def __init__(self, networks: Iterable[IPv4Network | IPv6Network]) -> None:
+        self._by_prefix: dict[tuple[int, int], set[int]] = {}
+        for network in networks:
+            shift = network.max_prefixlen - network.prefixlen
+            self._by_prefix.setdefault((network.version, shift), set()).add(int(network.network_address) >> shift)
+
+    def __contains__(self, text: object) -> bool:
+        try:
+            address = ip_address(str(text))
+        except ValueError:
+            return False
+        mapped = address.ipv4_mapped if address.version == 6 else None
+        address = mapped or address
+        number, version = int(address), address.version
+        return any(
+            number >> shift in numbers for (other, shift), numbers in self._by_prefix.items() if other == version
+        )
+
+
+class DomainSet:
+    """An entry is exact; with a leading dot it takes the subdomains too."""
+
+    def __init__(self, entries: Iterable[str]) -> None:
+        self._exact: set[str] = set()
+        self._below: set[str] = set()
+        for entry in entries:
+            name = parse_domain(entry.removeprefix(".")).ascii
+            self._exact.add(name)
+            if entry.startswith("."):
+                self._below.add(name)
+
+    def __contains__(self, text: object) -> bool:
+        name = str(text).lower()
+        if name in self._exact:
+            return True
+        while "." in name:
+            name = name.partition(".")[2]
+            if name in self._below:
+                return True
+        return False
+
+
+class AddressSet:
+    """Whole addresses; case does not count."""
+
+    def __init__(self, entries: Iterable[str]) -> None:
+        self._entries = {str(parse_mailbox(entry)).lower() for entry in entries}
+
+    def __contains__(self, text: object) -> bool:
+        return str(text).lower() in self._entries
+
+
+class WordSet:
+    """Any texts; case does not count."""
+
+    def __init__(self, entries: Iterable[str]) -> None:
+        self._entries = {entry.lower() for entry in entries}
+
+    def __contains__(self, text: object) -> bool:
+        return str(text).lower() in self._entries
+
+
+Entries = NetworkSet | DomainSet | AddressSet | WordSet
+
+
+@dataclass(frozen=True, slots=True)
+class NamedList:
+    name: str
+    kind: str
+    entries: Entries
+    path: Path
+
+
+def load_lists(folder: Path) -> dict[str, NamedList]:
+    """All lists of a policy folder by name. Raises ConfigError with file:line for a wrong entry or name."""
+    found: dict[str, NamedList] = {}
+    for path in sorted(folder.glob("*")) if folder.is_dir() else ():
+        name, dot, kind = path.name.rpartition(".")
+        if path.name.startswith(".") or path.is_dir():
+            continue
+        if not dot or kind not in KINDS or not name.replace("-", "_").isidentifier():
+            raise ConfigError(f"{path}: a list is named NAME.KIND, KIND one of {', '.join(KINDS)}")
+        if name in found:
+            raise ConfigError(f"{path}: the list {name} exists already: {found[name].path}")
+        found[name] = NamedList(name, kind, _load(path, kind), path)
+    return found
+
+
+def _load(path: Path, kind: str) -> Entries:
+    entries: list[tuple[int, str]] = []
+    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
+        entry = line.partition("#")[0].strip()
+        if entry:
+            entries.append((number, entry))
+    try:
+        return build(kind, [entry for _, entry in entries])
+    except ValueError:
+        pass
+    for number, entry in entries:  # find the one to blame
+        try:
+            build(kind, [entry])
+        except ValueError as error:
+            raise ConfigError(f"{path}:{number}:1: {entry!r}: {error}") from error
+    raise ConfigError(f"{path}: cannot be read as {kind}")
+
+
+def build(kind: str, entries: Iterable[str]) -> Entries:
+    """Raises ValueError when an entry is not of the kind."""
+    match kind:
+        case "networks":
+            return NetworkSet([ip_network(entry) for entry in entries])
+        case "domains":
+            return DomainSet(entries)
+        case "addresses":
+            return AddressSet(entries)
+        case _:
+            return WordSet(entries)

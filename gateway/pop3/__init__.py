@@ -1,0 +1,1 @@
+"""POP3 without sockets (RFC 1939)."""

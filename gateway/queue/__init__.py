@@ -1,0 +1,1 @@
+"""Responsibility for a message: intake, claims, retry plan, bounce."""

@@ -1,0 +1,1 @@
+"""Drivers: one connection of each protocol."""

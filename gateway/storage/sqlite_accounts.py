@@ -1,0 +1,128 @@
+"""Accounts and aliases on SQLite. Reads are cached and dropped when another process has written (PRAGMA data_version)."""
+
+import sqlite3
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from gateway.accounts.directory import Account
+from gateway.storage.sqlite import Writer, connect, prepare
+
+CACHE_SIZE = 20_000
+
+MIGRATIONS = (
+    """
+    CREATE TABLE account(
+        address TEXT PRIMARY KEY, password_hash TEXT NOT NULL, disabled INTEGER NOT NULL DEFAULT 0,
+        created REAL NOT NULL);
+    CREATE TABLE alias(address TEXT NOT NULL, target TEXT NOT NULL, position INTEGER NOT NULL,
+        PRIMARY KEY(address, position))
+    """,
+)
+
+
+class SqliteAccounts:
+    """`accounts.directory.AccountStore`, and the changes the command line makes."""
+
+    def __init__(self, path: Path) -> None:
+        prepare(path, MIGRATIONS)
+        self._path = path
+        self._reader = connect(path)
+        self._version = -1
+        self._accounts: dict[str, Account | None] = {}
+        self._aliases: dict[str, tuple[str, ...]] = {}
+
+    # --- reading --------------------------------------------------------------------------------------------------
+
+    def account(self, address: str) -> Account | None:
+        self._refresh()
+        if address not in self._accounts:
+            row = self._reader.execute(
+                "SELECT address, password_hash, disabled, created FROM account WHERE address = ?", [address]
+            ).fetchone()
+            self._accounts[address] = None if row is None else _account(row)
+        return self._accounts[address]
+
+    def alias(self, address: str) -> tuple[str, ...]:
+        self._refresh()
+        if address not in self._aliases:
+            rows = self._reader.execute("SELECT target FROM alias WHERE address = ? ORDER BY position", [address])
+            self._aliases[address] = tuple(target for (target,) in rows)
+        return self._aliases[address]
+
+    def first_account(self, domain: str) -> str | None:
+        row = self._reader.execute(
+            "SELECT address FROM account WHERE disabled = 0"
+            " ORDER BY substr(address, -length(?1) - 1) <> '@' || ?1, created, address LIMIT 1",
+            [domain],
+        ).fetchone()
+        return None if row is None else str(row[0])
+
+    def accounts(self) -> list[Account]:
+        rows = self._reader.execute("SELECT address, password_hash, disabled, created FROM account ORDER BY address")
+        return [_account(row) for row in rows]
+
+    def aliases(self) -> list[tuple[str, tuple[str, ...]]]:
+        found: dict[str, tuple[str, ...]] = {}
+        for address, target in self._reader.execute("SELECT address, target FROM alias ORDER BY address, position"):
+            found[address] = (*found.get(address, ()), target)
+        return list(found.items())
+
+    def _refresh(self) -> None:
+        version = self._reader.execute("PRAGMA data_version").fetchone()[0]
+        if version != self._version or len(self._accounts) + len(self._aliases) > CACHE_SIZE:
+            self._version = version
+            self._accounts.clear()
+            self._aliases.clear()
+
+    # --- writing (the command line; a writer for the moment) ------------------------------------------------------
+
+    def add(self, address: str, password_hash: str) -> bool:
+        """False when the account exists already."""
+        return self._change(
+            "INSERT OR IGNORE INTO account(address, password_hash, created) VALUES(?, ?, ?)",
+            [address, password_hash, time.time()],
+        )
+
+    def set_password(self, address: str, password_hash: str) -> bool:
+        return self._change("UPDATE account SET password_hash = ? WHERE address = ?", [password_hash, address])
+
+    def set_disabled(self, address: str, *, disabled: bool) -> bool:
+        return self._change("UPDATE account SET disabled = ? WHERE address = ?", [disabled, address])
+
+    def delete(self, address: str) -> bool:
+        return self._change("DELETE FROM account WHERE address = ?", [address])
+
+    def set_alias(self, address: str, targets: tuple[str, ...]) -> None:
+        def job(connection: sqlite3.Connection) -> None:
+            connection.execute("DELETE FROM alias WHERE address = ?", [address])
+            connection.executemany(
+                "INSERT INTO alias(address, target, position) VALUES(?, ?, ?)",
+                [(address, target, position) for position, target in enumerate(targets)],
+            )
+
+        self._run(job)
+
+    def delete_alias(self, address: str) -> bool:
+        return self._change("DELETE FROM alias WHERE address = ?", [address])
+
+    def _change(self, sql: str, values: list[object]) -> bool:
+        changed: list[int] = []
+        self._run(lambda connection: changed.append(connection.execute(sql, values).rowcount))
+        return changed[0] > 0
+
+    def _run(self, job: Callable[[sqlite3.Connection], None]) -> None:
+        writer = Writer(self._path)
+        try:
+            writer.call(job)
+        finally:
+            writer.stop()
+        self._version = -1
+
+    def close(self) -> None:
+        self._reader.close()
+
+
+def _account(row: tuple[str, str, int, float]) -> Account:
+    address, password_hash, disabled, created = row
+    return Account(address, None if disabled else password_hash, bool(disabled), created)

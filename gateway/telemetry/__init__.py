@@ -1,0 +1,1 @@
+"""Structured log, every metric once, the decision recorder."""
