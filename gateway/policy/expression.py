@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 from gateway.core.verdict import Stage
 from gateway.policy.catalogue import CONSTANTS, FACTS, FUNCTIONS, Context, Kind, Value, is_known_at
-from gateway.policy.lists import NamedList, build
+from gateway.policy.lists import Entries, NamedList, build
 
 MAX_LENGTH = 4000  # characters of one condition
 MAX_DEPTH = 50
@@ -313,7 +313,7 @@ class _Compiler:
             return contains
         raise self._fail(right_expr, f"`in` wants a list or a text on its right, this is {right.kind}")
 
-    def _build(self, kind: str, values: list[object], expr: ast.expr) -> object:
+    def _build(self, kind: str, values: list[object], expr: ast.expr) -> Entries:
         try:
             return build(kind, [str(value) for value in values])
         except ValueError as error:

@@ -21,6 +21,10 @@ from gateway.policy.lists import NamedList, load_lists
 MAX_FILE = 4 * 1024 * 1024  # octets
 _REPLY = re.compile(r"(?P<code>[1-9]\d\d)(?: (?P<status>\d\.\d{1,3}\.\d{1,3}))? (?P<text>.+)", re.DOTALL)
 _PLACE = re.compile(r"\{([^{}]*)\}")
+# A key of a rule with a plain value on its line; `lead` is the indent with the dash of a list.
+_SENTENCE = re.compile(
+    rf"(?P<lead>\s*(?:- +)?)(?P<key>(?:{'|'.join(Action)}|when|reply): +)(?P<value>[^\s'\"|>&*!#].*?)(?P<comment>\s+#.*)?\s*"
+)
 _CLASS = {Action.REJECT: "5", Action.DEFER: "4"}
 _RULE_KEYS = (*Action, "when", "reply")
 _FILE_KEYS = ("stage", "rules")
@@ -97,6 +101,7 @@ class _FileLoader:
         self.errors: list[str] = []
         self.path = path
         self.lines: list[str] = []
+        self.bare_lines: set[int] = set()  # lines whose value stands without quotes in the source
 
     def load(self) -> Iterator[tuple[Stage, Rule]]:
         try:
@@ -104,7 +109,7 @@ class _FileLoader:
                 raise ValueError(f"file of over {MAX_FILE} octets")
             text = self.path.read_text(encoding="utf-8")
             self.lines = text.splitlines()
-            root = yaml.compose(text, Loader=yaml.CSafeLoader)
+            root = yaml.compose(self._quoted(), Loader=yaml.CSafeLoader)
         except yaml.MarkedYAMLError as error:
             mark = error.problem_mark or error.context_mark
             self._error(mark.line if mark else 0, mark.column if mark else 0, f"YAML: {error.problem or error.context}")
@@ -126,6 +131,19 @@ class _FileLoader:
                 rule = self._rule(node, stage)
                 if rule is not None:
                     yield stage, rule
+
+    def _quoted(self) -> str:
+        """The source with one-line values of a rule's keys in quotes, so that `: ` in a reply needs none."""
+        out = []
+        for number, line in enumerate(self.lines):
+            match = _SENTENCE.fullmatch(line)
+            following = next((other for other in self.lines[number + 1 :] if other.strip()), "")
+            if match is not None and _indent_of(following) <= len(match["lead"]):
+                self.bare_lines.add(number)
+                quoted = match["value"].replace("'", "''")
+                line = f"{match['lead']}{match['key']}'{quoted}'{match['comment'] or ''}"
+            out.append(line)
+        return "\n".join(out) + "\n"
 
     def _stage(self, root: yaml.Node, entries: dict[str, yaml.Node]) -> Stage | None:
         node = entries.get("stage")
@@ -231,7 +249,7 @@ class _FileLoader:
         """Where character `offset` of a scalar stands: exact on the scalar's first line, else the scalar's start."""
         line, column = node.start_mark.line, node.start_mark.column
         style = getattr(node, "style", None)
-        if style in ("'", '"'):
+        if style in ("'", '"') and line not in self.bare_lines:
             column += 1
         if style in ("|", ">") or "\n" in text or node.end_mark.line != line:
             found = self._search(text, offset, line)
@@ -260,6 +278,10 @@ class _FileLoader:
             indent = len(source) - len(stripped)
             text += f"\n    {stripped}\n    {' ' * max(0, column - indent)}{'^' * max(1, length)}"
         self.errors.append(text)
+
+
+def _indent_of(line: str) -> int:
+    return len(line) - len(line.lstrip())
 
 
 def _lint(rules: dict[Stage, tuple[Rule, ...]], lists: dict[str, NamedList]) -> Iterator[str]:

@@ -14,7 +14,6 @@ from gateway.core.address import Mailbox, ReversePath
 from gateway.message.blob import Blob
 
 LEASE_S = 120.0
-DEFAULT_SLOTS = 2  # deliveries at once to a destination that nothing is known of
 
 
 class State(StrEnum):
@@ -150,10 +149,11 @@ class QueueStore(Protocol):
     async def enqueue(self, message: NewMessage) -> None:
         """Returns when blob and rows are on disk. Raises StorageFull, StorageBroken, StoreError: then nothing is."""
 
-    async def claim(
-        self, limit: int, slots_for: Callable[[str], int], excluded: Sequence[str]
-    ) -> tuple[list[Claim], float | None]:
-        """Up to `limit` claims of due recipients, fair by destination, and when the next is due if nothing is now."""
+    async def claim(self, limit: int, take: Callable[[str], bool]) -> tuple[list[Claim], float | None]:
+        """Up to `limit` claims of due recipients, and when the next is due if nothing is now.
+
+        take(destination): asked for each claim; False: the destination's slots are used up. Called in another thread.
+        """
 
     async def renew(self, claims: Sequence[Claim]) -> None: ...
 
@@ -168,6 +168,9 @@ class QueueStore(Protocol):
 
     async def recover(self) -> int:
         """Void leases of this slot's dead predecessor and those past their deadline; returns how many."""
+
+    async def reap(self) -> int:
+        """Void leases past their deadline, whoever held them."""
 
 
 def boot_time() -> float:

@@ -15,7 +15,7 @@ from binascii import Error as Base64Error
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from dataclasses import dataclass, replace
-from typing import Protocol
+from typing import Protocol, cast
 
 from aiosmtpd.smtp import SMTP
 
@@ -125,9 +125,8 @@ class SmtpServer(SMTP):
     # --- asyncio's side -------------------------------------------------------------------------------------------
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.Transport)
         super(SMTP, self).connection_made(transport)
-        self.transport = transport
+        self.transport = cast(asyncio.Transport, transport)  # uvloop's is none by inheritance
         tls = transport.get_extra_info("ssl_object")
         if tls is not None:
             self.session = replace(self.session, tls=_tls_of(tls))
@@ -608,8 +607,7 @@ class SmtpServer(SMTP):
         return None
 
     async def _finish_message(self) -> Reply:
-        content, envelope = self._content, self._envelope
-        assert content is not None and envelope is not None
+        content, envelope = cast(Content, self._content), cast(Envelope, self._envelope)
         facts = self._scanner.finish()
         breach = self._breach_of(facts)
         if breach is not None:

@@ -14,7 +14,6 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from hashlib import blake2b
-from ipaddress import ip_address
 
 MAX_SLOTS = 16  # processes that may hold gauges
 _ENTRY = struct.Struct(f"<Qdd{MAX_SLOTS}H")  # key, window's expiry (monotonic), window's count, gauge by slot
@@ -120,14 +119,3 @@ class SharedCounters:
         if best < 0:
             return -1, None
         return best, [number, 0.0, 0.0, *[0] * MAX_SLOTS]
-
-
-def address_key(prefix: str, ip: str) -> str:
-    """One key a client: an IPv4 address, or the /64 that an IPv6 client owns whole."""
-    address = ip_address(ip)
-    if address.version == 6:
-        mapped = address.ipv4_mapped
-        if mapped is not None:
-            return f"{prefix}:{mapped}"
-        return f"{prefix}:{address.packed[:8].hex()}"
-    return f"{prefix}:{ip}"

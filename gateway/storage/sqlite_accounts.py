@@ -1,6 +1,7 @@
 """Accounts and aliases on SQLite. Reads are cached and dropped when another process has written (PRAGMA data_version)."""
 
 import sqlite3
+import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -28,6 +29,7 @@ class SqliteAccounts:
         prepare(path, MIGRATIONS)
         self._path = path
         self._reader = connect(path)
+        self._lock = threading.Lock()  # asked from the event loop and from delivery threads
         self._version = -1
         self._accounts: dict[str, Account | None] = {}
         self._aliases: dict[str, tuple[str, ...]] = {}
@@ -35,20 +37,22 @@ class SqliteAccounts:
     # --- reading --------------------------------------------------------------------------------------------------
 
     def account(self, address: str) -> Account | None:
-        self._refresh()
-        if address not in self._accounts:
-            row = self._reader.execute(
-                "SELECT address, password_hash, disabled, created FROM account WHERE address = ?", [address]
-            ).fetchone()
-            self._accounts[address] = None if row is None else _account(row)
-        return self._accounts[address]
+        with self._lock:
+            self._refresh()
+            if address not in self._accounts:
+                row = self._reader.execute(
+                    "SELECT address, password_hash, disabled, created FROM account WHERE address = ?", [address]
+                ).fetchone()
+                self._accounts[address] = None if row is None else _account(row)
+            return self._accounts[address]
 
     def alias(self, address: str) -> tuple[str, ...]:
-        self._refresh()
-        if address not in self._aliases:
-            rows = self._reader.execute("SELECT target FROM alias WHERE address = ? ORDER BY position", [address])
-            self._aliases[address] = tuple(target for (target,) in rows)
-        return self._aliases[address]
+        with self._lock:
+            self._refresh()
+            if address not in self._aliases:
+                rows = self._reader.execute("SELECT target FROM alias WHERE address = ? ORDER BY position", [address])
+                self._aliases[address] = tuple(target for (target,) in rows)
+            return self._aliases[address]
 
     def first_account(self, domain: str) -> str | None:
         row = self._reader.execute(

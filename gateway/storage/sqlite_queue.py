@@ -85,11 +85,9 @@ class SqliteQueue:
 
     # --- claims ---------------------------------------------------------------------------------------------------
 
-    async def claim(
-        self, limit: int, slots_for: Callable[[str], int], excluded: Sequence[str]
-    ) -> tuple[list[Claim], float | None]:
+    async def claim(self, limit: int, take: Callable[[str], bool]) -> tuple[list[Claim], float | None]:
         def job(connection: sqlite3.Connection) -> tuple[list[Claim], float | None]:
-            groups = _pick(connection, time.time(), limit, slots_for, set(excluded))
+            groups = _pick(connection, time.time(), limit, take)
             claims = self._lease(connection, groups)
             if claims or groups:
                 return claims, None
@@ -193,8 +191,6 @@ class SqliteQueue:
         return await self.writer.run(job)
 
     async def reap(self) -> int:
-        """Void leases that ran out, whoever held them."""
-
         def job(connection: sqlite3.Connection) -> int:
             return connection.execute(
                 "UPDATE recipient SET state = 0, token = NULL, owner = NULL"
@@ -315,14 +311,14 @@ def _insert(connection: sqlite3.Connection, message: NewMessage, name: str | Non
 
 
 def _pick(
-    connection: sqlite3.Connection, now: float, limit: int, slots_for: Callable[[str], int], excluded: set[str]
+    connection: sqlite3.Connection, now: float, limit: int, take: Callable[[str], bool]
 ) -> dict[tuple[int, str], list[int]]:
     """Due rows by (message, destination): no destination gets more than its slots, so none can fill the claim.
 
     One pass sees the oldest due rows; a destination whose slots are used up is left out of the next pass.
     """
     groups: dict[tuple[int, str], list[int]] = {}
-    taken: dict[str, int] = {}
+    excluded: set[str] = set()
     for _ in range(_PASSES):
         marks = ",".join("?" * len(excluded))
         rows = connection.execute(
@@ -338,10 +334,11 @@ def _pick(
                 continue
             if len(groups) >= limit:
                 return groups
-            if taken.get(destination, 0) >= slots_for(destination):
+            if destination in excluded:
+                continue
+            if not take(destination):
                 excluded.add(destination)
                 continue
-            taken[destination] = taken.get(destination, 0) + 1
             groups[key] = [row]
         if len(rows) < _SCAN:
             break

@@ -1,0 +1,185 @@
+"""The composition root: from a Config to running roles. Here, and nowhere else, rooms meet their settings and each other."""
+
+import os
+import socket
+import sys
+from collections.abc import Awaitable, Callable, Iterable
+from pathlib import Path
+
+import uvloop
+
+from gateway.config import Config, NextHop, Route, parse_next_hop
+from gateway.core.errors import ConfigError
+from gateway.delivery.routes import FixedHost, Routes
+from gateway.net.listener import bind
+from gateway.net.tls import KeyMaterial, TlsSettings
+from gateway.policy.rules import load_policy
+from gateway.roles import (
+    POP3_LISTENERS,
+    SMTP_LISTENERS,
+    Process,
+    Shared,
+    new_process,
+    run_admin,
+    run_queue,
+    run_smtp,
+    run_store,
+    watch,
+)
+from gateway.storage.counters import MAX_SLOTS, SharedCounters
+from gateway.storage.spool import Spool
+from gateway.storage.sqlite_accounts import SqliteAccounts
+from gateway.storage.sqlite_queue import SqliteQueue
+from gateway.storage.sqlite_trace import SqliteTrace
+from gateway.supervisor import Identity, Role, Supervisor, find_identity, lock_data
+from gateway.telemetry import log, metrics
+
+ROLES = ("smtp", "queue", "store", "admin")
+QUEUE_SLOT, STORE_SLOT, ADMIN_SLOT = MAX_SLOTS - 1, MAX_SLOTS - 2, MAX_SLOTS - 3
+
+_log = log.get("app")
+
+
+def run_gateway(config: Config, roles: Iterable[str] = ROLES) -> int:
+    """Everything, in the foreground, until a signal. Raises ConfigError before anything listens."""
+    log.configure()
+    identity = find_identity(config.gateway.user)
+    prepare_folders(config, identity)
+    lock_data(config.data)
+    metrics.prepare(config.data / "run" / "metrics")
+    if identity is not None:
+        os.chown(config.data / "run" / "metrics", identity.uid, identity.gid)
+    shared = _shared(config, set(roles))
+    supervisor = Supervisor(
+        _roles(shared, set(roles)), identity, on_death=shared.counters.drop_slot, on_tick=_refresher(shared)
+    )
+    supervisor.run_once(lambda: prepare_data(config))
+    _log.info("started", hostname=config.gateway.hostname, pid=os.getpid(), listen=_addresses(shared))
+    return supervisor.run()
+
+
+def prepare_folders(config: Config, identity: Identity | None) -> None:
+    for folder in (config.data, config.data / "run", config.data / "mail"):
+        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        if identity is not None:
+            _own(folder, identity)
+    if identity is not None:
+        # What was made by root before (`init`, an older run) becomes the service's own.
+        for path in config.data.rglob("*"):
+            if path.lstat().st_uid == 0:
+                _own(path, identity)
+
+
+def _own(path: Path, identity: Identity) -> None:
+    os.chown(path, identity.uid, identity.gid, follow_symlinks=False)
+
+
+def prepare_data(config: Config) -> None:
+    """As the service's user, before any listener opens: schemas, migrations, orphaned spool files."""
+    spool = Spool(config.data / "spool")
+    queue = SqliteQueue(config.data / "queue.db", spool, owner="prepare")
+    removed = spool.sweep(queue.blob_names(), all_ages=True)
+    queue.close()
+    SqliteAccounts(config.data / "accounts.db").close()
+    SqliteTrace(config.data / "trace.db").close()
+    if removed:
+        _log.info("spool swept", removed=removed)
+
+
+def _shared(config: Config, roles: set[str]) -> Shared:
+    policy = load_policy(config.policies)
+    for warning in policy.warnings:
+        _log.warning("policy", lint=warning)
+    sockets: dict[str, list[socket.socket]] = {}
+    if "smtp" in roles:
+        sockets |= {name: [bind(text) for text in getattr(config.listen, name)] for name in SMTP_LISTENERS}
+    if "store" in roles:
+        sockets |= {name: [bind(text) for text in getattr(config.listen, name)] for name in POP3_LISTENERS}
+    if "admin" in roles and config.listen.metrics:
+        sockets["metrics"] = [bind(config.listen.metrics)]
+    needs_tls = any(sockets.get(name) for name in ("submission", "submissions", *POP3_LISTENERS))
+    certificate, key = config.path(config.tls.certificate), config.path(config.tls.key)
+    keys = None
+    if needs_tls or certificate.exists():
+        keys = KeyMaterial(TlsSettings(certificate, key, config.tls.minimum))
+    wake_read, wake_write = socket.socketpair(socket.AF_UNIX, socket.SOCK_DGRAM)
+    for end in (wake_read, wake_write):
+        end.setblocking(False)
+    return Shared(config, policy, SharedCounters(), keys, sockets, wake_read, wake_write, build_routes(config))
+
+
+def _addresses(shared: Shared) -> dict[str, list[str]]:
+    return {
+        name: [f"{sock.getsockname()[0]}:{sock.getsockname()[1]}" for sock in found]
+        for name, found in shared.sockets.items()
+        if found
+    }
+
+
+def _refresher(shared: Shared) -> Callable[[], None]:
+    def refresh() -> None:
+        if shared.keys is not None and shared.keys.refresh():
+            _log.info("certificate taken", certificate=str(shared.config.tls.certificate))
+
+    return refresh
+
+
+def _roles(shared: Shared, wanted: set[str]) -> list[Role]:
+    workers = shared.config.gateway.workers or min(12, os.cpu_count() or 1)
+    found: list[Role] = []
+    if "smtp" in wanted:
+        found += [_role(shared, f"smtp-{number}", number, run_smtp) for number in range(workers)]
+    if "queue" in wanted:
+        found.append(_role(shared, "queue-0", QUEUE_SLOT, run_queue))
+    if "store" in wanted and any(shared.sockets.get(name) for name in POP3_LISTENERS):
+        found.append(_role(shared, "store-0", STORE_SLOT, run_store))
+    if "admin" in wanted:
+        found.append(_role(shared, "admin-0", ADMIN_SLOT, run_admin))
+    return found
+
+
+def _role(shared: Shared, name: str, slot: int, body: Callable[[Process], Awaitable[None]]) -> Role:
+    def main(alive: int) -> None:
+        shared.counters.attach(slot)
+
+        async def live() -> int:
+            process = new_process(shared, name)
+            watch(process, alive)
+            try:
+                await body(process)
+            finally:
+                await process.recorder.flush()
+                process.trace.close()
+            return process.exit_code
+
+        code = uvloop.run(live())
+        if code:
+            sys.exit(code)
+
+    return Role(name, slot, main)
+
+
+def build_routes(config: Config) -> Routes:
+    relayed = {
+        domain: _fixed(config, hop, f"relay_domains.{domain}") if hop.host else None
+        for domain, hop in config.relay_domains.items()
+    }
+    default = config.routes.get("default")
+    return Routes(
+        frozenset(config.domains), relayed, None if default is None else _fixed(config, default, "routes.default")
+    )
+
+
+def _fixed(config: Config, hop: NextHop, key: str) -> FixedHost:
+    scheme, host, port = parse_next_hop(hop.host)
+    if not isinstance(hop, Route):
+        return FixedHost(scheme, host, port)
+    ca_file = str(config.path(hop.ca_file)) if hop.ca_file else None
+    if hop.password_file is None:
+        return FixedHost(scheme, host, port, ca_file=ca_file)
+    path = config.path(hop.password_file)
+    try:
+        password = path.read_text(encoding="utf-8").strip("\r\n")
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{key}.password_file: {path}: {error}") from error
+    return FixedHost(scheme, host, port, hop.username, password, hop.auth, ca_file)

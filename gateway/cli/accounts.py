@@ -1,0 +1,247 @@
+"""`user` and `alias`."""
+
+import secrets
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import click
+
+from gateway.cli.context import NO, USAGE, config_option, fail, guarded, iso, json_option, open_config, show
+from gateway.config import Config
+from gateway.core.address import Mailbox, parse_mailbox
+from gateway.storage.sqlite_accounts import SqliteAccounts
+
+MIN_PASSWORD = 8
+
+
+@click.group()
+def user() -> None:
+    """Accounts: add, list, passwd, disable, enable, delete."""
+
+
+@click.group()
+def alias() -> None:
+    """Aliases: add, list, delete."""
+
+
+def _with_accounts(path: Path, body: Callable[[Config, SqliteAccounts], int | None]) -> None:
+    def run() -> int | None:
+        config = open_config(path)
+        config.data.mkdir(parents=True, exist_ok=True, mode=0o700)
+        accounts = SqliteAccounts(config.data / "accounts.db")
+        try:
+            return body(config, accounts)
+        finally:
+            accounts.close()
+
+    guarded(run)
+
+
+def _local_address(config: Config, text: str) -> str:
+    """A plain address of a local domain, lower case, fit to name a folder; else a usage error."""
+    try:
+        mailbox: Mailbox = parse_mailbox(text)
+    except ValueError as error:
+        fail(f"{text}: {error}", USAGE)
+    local = mailbox.local_part.lower()
+    if mailbox.domain.ascii not in config.domains:
+        fail(f"{text}: {mailbox.domain} is none of [domains]: {', '.join(config.domains) or 'there are none'}", USAGE)
+    if not local.isprintable() or set(local) & set('/\\"%!@+ ') or local.startswith("."):
+        fail(f"{text}: an account's name has none of / \\ \" % ! @ + or blanks", USAGE)
+    return f"{local}@{mailbox.domain}"
+
+
+def _new_password(*, from_stdin: bool) -> str:
+    if from_stdin:
+        password = sys.stdin.readline().rstrip("\r\n")
+    elif sys.stdin.isatty():
+        password = click.prompt("Password", hide_input=True, confirmation_prompt=True)
+    else:
+        fail("no terminal to ask for a password: use --password-stdin", USAGE)
+    if len(password) < MIN_PASSWORD:
+        fail(f"a password has at least {MIN_PASSWORD} characters", USAGE)
+    return str(password)
+
+
+stdin_option = click.option("--password-stdin", is_flag=True, help="Read the password from the first line of stdin.")
+
+
+@user.command("add")
+@click.argument("address")
+@config_option
+@stdin_option
+def user_add(address: str, config_path: Path, password_stdin: bool) -> None:
+    """Add an account."""
+    from gateway.accounts.credentials import hash_password
+
+    def body(config: Config, accounts: SqliteAccounts) -> int:
+        name = _local_address(config, address)
+        if accounts.account(name) is not None:
+            fail(f"{name} exists already")
+        accounts.add(name, hash_password(_new_password(from_stdin=password_stdin)))
+        click.echo(f"added {name}")
+        return 0
+
+    _with_accounts(config_path, body)
+
+
+@user.command("list")
+@config_option
+@json_option
+def user_list(config_path: Path, as_json: bool) -> None:
+    """List accounts."""
+
+    def body(config: Config, accounts: SqliteAccounts) -> int:
+        rows = [
+            {
+                "address": account.address,
+                "state": "disabled" if account.is_disabled else "enabled",
+                "created": iso(account.created),
+            }
+            for account in accounts.accounts()
+        ]
+        show(rows, ("address", "state", "created"), as_json=as_json)
+        return 0
+
+    _with_accounts(config_path, body)
+
+
+@user.command("passwd")
+@click.argument("address")
+@config_option
+@stdin_option
+def user_passwd(address: str, config_path: Path, password_stdin: bool) -> None:
+    """Set an account's password."""
+    from gateway.accounts.credentials import hash_password
+
+    def body(config: Config, accounts: SqliteAccounts) -> int:
+        name = address.lower()
+        if accounts.account(name) is None:
+            fail(f"no account {name}")
+        accounts.set_password(name, hash_password(_new_password(from_stdin=password_stdin)))
+        click.echo(f"password of {name} set")
+        return 0
+
+    _with_accounts(config_path, body)
+
+
+def _switch(address: str, config_path: Path, *, disabled: bool) -> None:
+    def body(config: Config, accounts: SqliteAccounts) -> int:
+        if not accounts.set_disabled(address.lower(), disabled=disabled):
+            fail(f"no account {address.lower()}")
+        click.echo(f"{'disabled' if disabled else 'enabled'} {address.lower()}")
+        return 0
+
+    _with_accounts(config_path, body)
+
+
+@user.command("disable")
+@click.argument("address")
+@config_option
+def user_disable(address: str, config_path: Path) -> None:
+    """Refuse an account's sign-ins; its mail is still taken and kept."""
+    _switch(address, config_path, disabled=True)
+
+
+@user.command("enable")
+@click.argument("address")
+@config_option
+def user_enable(address: str, config_path: Path) -> None:
+    """Let a disabled account sign in again."""
+    _switch(address, config_path, disabled=False)
+
+
+@user.command("delete")
+@click.argument("address")
+@config_option
+def user_delete(address: str, config_path: Path) -> None:
+    """Delete an account; its mail stays on disk, out of reach, until removed by hand."""
+
+    def body(config: Config, accounts: SqliteAccounts) -> int:
+        name = address.lower()
+        if not accounts.delete(name):
+            fail(f"no account {name}")
+        local, _, domain = name.rpartition("@")
+        folder = config.data / "mail" / domain / local
+        if folder.is_dir():
+            # A new account of the same name must not find the old one's mail.
+            kept = folder.with_name(f".deleted-{local}-{secrets.token_hex(4)}")
+            folder.rename(kept)
+            click.echo(f"mail kept in {kept}")
+        click.echo(f"deleted {name}")
+        return 0
+
+    _with_accounts(config_path, body)
+
+
+@alias.command("add")
+@click.argument("address")
+@click.argument("targets", nargs=-1, required=True)
+@config_option
+def alias_add(address: str, targets: tuple[str, ...], config_path: Path) -> None:
+    """Let mail for ADDRESS go to TARGETS, instead of what it went to before."""
+    from gateway.accounts.directory import MAX_EXPANSION, AliasLoop, find_loop
+
+    def body(config: Config, accounts: SqliteAccounts) -> int:
+        name = _local_address(config, address)
+        found = []
+        for target in targets:
+            try:
+                found.append(str(parse_mailbox(target)).lower())
+            except ValueError as error:
+                fail(f"{target}: {error}", USAGE)
+        if len(found) > MAX_EXPANSION:
+            fail(f"an alias has at most {MAX_EXPANSION} targets", USAGE)
+        try:
+            find_loop(accounts, name, found)
+        except AliasLoop as loop:
+            fail(f"this alias would loop: {loop}")
+        for target in found:
+            _warn_about(config, accounts, target)
+        accounts.set_alias(name, tuple(dict.fromkeys(found)))
+        click.echo(f"{name} → {', '.join(found)}")
+        return 0
+
+    _with_accounts(config_path, body)
+
+
+def _warn_about(config: Config, accounts: SqliteAccounts, target: str) -> None:
+    domain = target.rpartition("@")[2]
+    if domain not in config.domains:
+        click.echo(
+            f"warning: {target} is elsewhere: forwarded mail keeps its sender, so SPF fails there and it may be refused",
+            err=True,
+        )
+    elif accounts.account(target) is None and not accounts.alias(target):
+        click.echo(f"warning: {target} does not exist yet", err=True)
+
+
+@alias.command("list")
+@config_option
+@json_option
+def alias_list(config_path: Path, as_json: bool) -> None:
+    """List aliases."""
+
+    def body(config: Config, accounts: SqliteAccounts) -> int:
+        rows = [{"alias": name, "targets": ", ".join(targets)} for name, targets in accounts.aliases()]
+        show(rows, ("alias", "targets"), as_json=as_json)
+        return 0
+
+    _with_accounts(config_path, body)
+
+
+@alias.command("delete")
+@click.argument("address")
+@config_option
+def alias_delete(address: str, config_path: Path) -> None:
+    """Delete an alias."""
+
+    def body(config: Config, accounts: SqliteAccounts) -> int:
+        if not accounts.delete_alias(address.lower()):
+            click.echo(f"smarthost: no alias {address.lower()}", err=True)
+            return NO
+        click.echo(f"deleted {address.lower()}")
+        return 0
+
+    _with_accounts(config_path, body)

@@ -1,0 +1,96 @@
+"""What commands share: finding the configuration, becoming the service's user, output, exit codes."""
+
+import json
+import sys
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import NoReturn
+
+import click
+
+from gateway.config import Config, load_config
+from gateway.core.errors import SmarthostError
+from gateway.supervisor import become, find_identity
+
+NO, USAGE, UNREACHABLE = 1, 2, 3
+
+config_option = click.option(
+    "-c",
+    "--config",
+    "config_path",
+    type=click.Path(path_type=Path),
+    default=Path("smarthost.toml"),
+    envvar="SMARTHOST_CONFIG",
+    show_default=True,
+    help="The configuration file.",
+)
+json_option = click.option("--json", "as_json", is_flag=True, help="One JSON document instead of a table.")
+
+
+def fail(message: str, code: int = NO) -> NoReturn:
+    click.echo(f"smarthost: {message}", err=True)
+    sys.exit(code)
+
+
+def guarded(call: Callable[[], int | None]) -> None:
+    """Run a command's body; an expected error becomes a line and exit code 1."""
+    try:
+        code = call()
+    except SmarthostError as error:
+        fail(str(error))
+    sys.exit(code or 0)
+
+
+def open_config(path: Path, *, as_service: bool = True) -> Config:
+    """as_service: root becomes `[gateway] user` now, before any data is touched."""
+    config = load_config(path)
+    if as_service:
+        become(find_identity(config.gateway.user))
+    return config
+
+
+def show(rows: Sequence[Mapping[str, object]], columns: Iterable[str], *, as_json: bool) -> None:
+    """A table, or JSON with all that a row has."""
+    if as_json:
+        click.echo(json.dumps(list(rows), indent=2, default=str))
+        return
+    names = list(columns)
+    cells = [[_cell(row.get(name)) for name in names] for row in rows]
+    widths = [max([len(name), *(len(row[n]) for row in cells)]) for n, name in enumerate(names)]
+    for line in [[name.upper() for name in names], *cells]:
+        click.echo("  ".join(text.ljust(width) for text, width in zip(line, widths, strict=True)).rstrip())
+
+
+def iso(at: float) -> str:
+    return datetime.fromtimestamp(at, UTC).astimezone().isoformat(timespec="seconds")
+
+
+def _cell(value: object) -> str:
+    return "" if value is None else str(value)
+
+
+@dataclass(frozen=True, slots=True)
+class Commands:
+    """Shown together in `smarthost --help`."""
+
+    title: str
+    names: tuple[str, ...]
+
+
+class GroupedCommands(click.Group):
+    """A group whose help lists commands under titles, in the order given."""
+
+    sections: tuple[Commands, ...] = ()
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        for section in self.sections:
+            rows = []
+            for name in section.names:
+                command = self.get_command(ctx, name)
+                if command is not None:
+                    rows.append((name, command.get_short_help_str(80)))
+            if rows:
+                with formatter.section(section.title):
+                    formatter.write_dl(rows)

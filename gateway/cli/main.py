@@ -1,0 +1,31 @@
+"""The command `smarthost`: its groups, in the order a new user needs them."""
+
+import click
+
+from gateway import VERSION
+from gateway.cli.accounts import alias, user
+from gateway.cli.context import Commands, GroupedCommands
+from gateway.cli.queue import queue
+from gateway.cli.setup import check, init, run
+from gateway.cli.trace import trace
+
+
+class SmarthostCommands(GroupedCommands):
+    sections = (
+        Commands("Set up and run", ("init", "check", "run")),
+        Commands("People", ("user", "alias")),
+        Commands("Mail on its way", ("queue", "trace")),
+    )
+
+
+@click.group(cls=SmarthostCommands, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(VERSION, prog_name="smarthost")
+def main() -> None:
+    """Smarthost, a security gateway for mail.
+
+    Exit codes: 0 done, 1 the answer is no, 2 usage, 3 the running gateway could not be reached.
+    """
+
+
+for command in (init, check, run, user, alias, queue, trace):
+    main.add_command(command)

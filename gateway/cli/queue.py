@@ -1,0 +1,166 @@
+"""`queue`: list, show, retry, hold, release, delete. It works on the database itself, whether the gateway runs or not."""
+
+import json
+import sys
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, TypeVar
+
+import click
+
+from gateway.cli.context import NO, USAGE, config_option, fail, guarded, iso, json_option, open_config, show
+from gateway.config import parse_duration
+from gateway.queue.store import Filter, QueueEntry, State
+from gateway.storage.spool import Spool
+from gateway.storage.sqlite_queue import SqliteQueue
+
+Command = TypeVar("Command", bound=Callable[..., Any])
+MAX_SHOWN_HEADER = 64 * 1024
+
+
+@click.group()
+def queue() -> None:
+    """Messages on their way: list, show, retry, hold, release, delete."""
+
+
+def _filters(command: Command) -> Command:
+    for option in (
+        click.option("--domain", default="", help="Recipients of this domain."),
+        click.option("--sender", default="", help="This reverse-path; <> is the null one."),
+        click.option("--recipient", default="", help="This recipient."),
+        click.option("--older-than", default="", help="Came longer ago than this: 90s, 30m, 2h, 3d."),
+        click.option("--state", type=click.Choice([state.value for state in State]), help="In this state."),
+    ):
+        command = option(command)
+    return command
+
+
+def _filter(queue_id: str, options: dict[str, Any]) -> Filter:
+    older: str = options["older_than"]
+    try:
+        seconds = parse_duration(older) if older else None
+    except ValueError as error:
+        fail(f"--older-than: {error}", USAGE)
+    return Filter(
+        queue_id=queue_id.upper(),
+        domain=options["domain"],
+        sender=options["sender"],
+        recipient=options["recipient"],
+        older_than=seconds,
+        state=State(options["state"]) if options["state"] else None,
+    )
+
+
+def _with_queue(path: Path, body: Callable[[SqliteQueue], int | None]) -> None:
+    def run() -> int | None:
+        config = open_config(path)
+        if not (config.data / "queue.db").exists():
+            fail(f"{config.data}: there is no queue yet; has the gateway run?")
+        opened = SqliteQueue(config.data / "queue.db", Spool(config.data / "spool"), owner="cli")
+        try:
+            return body(opened)
+        finally:
+            opened.close()
+
+    guarded(run)
+
+
+def _row(entry: QueueEntry) -> dict[str, object]:
+    return {
+        "id": entry.queue_id,
+        "state": entry.state.value,
+        "arrived": iso(entry.created),
+        "next": iso(entry.due),
+        "size": entry.size,
+        "sender": entry.reverse_path or "<>",
+        "recipient": entry.forward_path,
+        "attempts": entry.attempts,
+        "last_reply": entry.last_reply,
+        **({"info": dict(entry.info)} if entry.info else {}),
+    }
+
+
+@queue.command("list")
+@config_option
+@json_option
+@_filters
+def queue_list(config_path: Path, as_json: bool, **options: Any) -> None:
+    """List what waits, a line a recipient, oldest first."""
+
+    def body(opened: SqliteQueue) -> int:
+        rows = [_row(entry) for entry in opened.entries(_filter("", options))]
+        show(rows, ("id", "state", "arrived", "next", "size", "sender", "recipient", "attempts"), as_json=as_json)
+        return 0
+
+    _with_queue(config_path, body)
+
+
+@queue.command("show")
+@click.argument("queue_id")
+@config_option
+@json_option
+def queue_show(queue_id: str, config_path: Path, as_json: bool) -> None:
+    """Show one message: its recipients, their last replies, its header."""
+
+    def body(opened: SqliteQueue) -> int:
+        entries = opened.entries(Filter(queue_id=queue_id))
+        if not entries:
+            click.echo(f"smarthost: no message {queue_id} in the queue", err=True)
+            return NO
+        if as_json:
+            click.echo(json.dumps([_row(entry) for entry in entries], indent=2))
+            return 0
+        first = entries[0]
+        click.echo(f"{first.queue_id}  from <{first.reverse_path}>  {first.size} octets  arrived {iso(first.created)}")
+        for key, value in first.info.items():
+            if value:
+                click.echo(f"  {key}: {value}")
+        for entry in entries:
+            click.echo(f"to <{entry.forward_path}>  {entry.state}  attempts {entry.attempts}  next {iso(entry.due)}")
+            if entry.last_reply:
+                click.echo(f"   {entry.last_reply}")
+        message = opened.message(queue_id)
+        if message is not None:
+            head = message.header + message.blob.head(MAX_SHOWN_HEADER)
+            sys.stdout.write(
+                "\n" + head.partition(b"\r\n\r\n")[0].decode("utf-8", "replace").replace("\r\n", "\n") + "\n"
+            )
+        return 0
+
+    _with_queue(config_path, body)
+
+
+def _change(
+    action: str, done: str, queue_id: str, config_path: Path, everything: bool, options: dict[str, Any]
+) -> None:
+    wanted = _filter(queue_id, options)
+    if wanted == Filter() and not everything:
+        fail("name a queue id, a filter, or --all", USAGE)
+
+    def body(opened: SqliteQueue) -> int:
+        count = opened.delete(wanted) if action == "delete" else opened.set_state(wanted, action)
+        click.echo(f"{done} {count} recipients")
+        if not count:
+            busy = opened.entries(replace(wanted, state=State.ACTIVE), limit=1)
+            if busy:
+                click.echo("smarthost: some are being delivered right now; try again", err=True)
+        return 0 if count else NO
+
+    _with_queue(config_path, body)
+
+
+def _command(action: str, done: str, text: str) -> None:
+    @queue.command(action, help=text, short_help=text)
+    @click.argument("queue_id", default="")
+    @click.option("--all", "everything", is_flag=True, help="All that wait.")
+    @config_option
+    @_filters
+    def command(queue_id: str, config_path: Path, everything: bool, **options: Any) -> None:
+        _change(action, done, queue_id, config_path, everything, options)
+
+
+_command("retry", "will try again now:", "Try again now, whatever the plan says.")
+_command("hold", "held", "Keep back until released.")
+_command("release", "released", "Let held mail go.")
+_command("delete", "deleted", "Delete without telling the sender.")

@@ -1,0 +1,99 @@
+"""`trace`: everything that happened to a message, an address or a decision, in order."""
+
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import click
+
+from gateway.cli.context import NO, config_option, fail, guarded, iso, json_option, open_config
+from gateway.storage.sqlite_trace import FoundEvent, SqliteTrace
+
+
+@click.command()
+@click.argument("wanted")
+@click.argument("address", required=False)
+@config_option
+@json_option
+def trace(wanted: str, address: str | None, config_path: Path, as_json: bool) -> None:
+    """Everything that happened to ID, ADDRESS or MESSAGE-ID; `trace delete ADDRESS` forgets an address.
+
+    An ID is the one in brackets at the end of a refusal, or a queue id.
+    """
+
+    def body() -> int:
+        config = open_config(config_path)
+        if not (config.data / "trace.db").exists():
+            fail(f"{config.data}: there is no trace yet; has the gateway run?")
+        store = SqliteTrace(config.data / "trace.db")
+        try:
+            if address is not None:
+                if wanted != "delete":
+                    fail("usage: smarthost trace WANTED, or smarthost trace delete ADDRESS", 2)
+                click.echo(f"deleted {store.forget(address)} events")
+                return 0
+            found = store.find(wanted.strip("<>[]") if "@" not in wanted else wanted.strip("<>"))
+        finally:
+            store.close()
+        if not found:
+            click.echo(f"smarthost: nothing is known of {wanted}", err=True)
+            return NO
+        _print(found, as_json=as_json)
+        return 0
+
+    guarded(body)
+
+
+def _print(found: list[FoundEvent], *, as_json: bool) -> None:
+    if as_json:
+        rows = [{"at": iso(event.at), "kind": event.kind, **event.data} for event in found]
+        click.echo(json.dumps(rows, indent=2))
+        return
+    for event in found:
+        show = {"transaction": _transaction, "delivery": _delivery, "notice": _notice}.get(event.kind)
+        lines = show(event.data) if show is not None else [json.dumps(event.data)]
+        sys.stdout.write(f"{iso(event.at)}  {lines[0]}\n" + "".join(f"    {line}\n" for line in lines[1:]))
+
+
+def _transaction(data: dict[str, Any]) -> list[str]:
+    who = f"{data['client']}" + (f" signed in as {data['user']}" if data["user"] else "")
+    tls = f", {data['tls']}" if data["tls"] else ""
+    lines = [
+        f"{data['result']}: session {data['session']} on {data['listener']}",
+        f"client {who}, HELO {data['helo'] or '(none)'}{tls}{', trusted' if data['trusted'] else ''}",
+    ]
+    if data["sender"] is not None:
+        lines.append(f"from <{data['sender']}> to {', '.join(f'<{to}>' for to in data['recipients']) or '(nobody)'}")
+    if data["message_id"]:
+        lines.append(f"{data['message_id']}, {data['size']} octets")
+    for decision in data["decisions"]:
+        lines += _decision(decision)
+    lines += [f"refused {verb}: {reply}" for verb, reply, _ in data["refusals"]]
+    if data["reply"]:
+        lines.append(f"answered {data['reply']}")
+    return lines
+
+
+def _decision(decision: dict[str, Any]) -> list[str]:
+    to = f" for <{decision['recipient']}>" if decision["recipient"] else ""
+    by = f" by “{decision['rule']}”" if decision["rule"] else " (no rule decided)"
+    lines = [f"{decision['stage']}{to}: {decision['action']}{by}"]
+    for rule, matched, facts in decision["trail"]:
+        values = ", ".join(f"{name} = {json.dumps(value, ensure_ascii=False)}" for name, value in facts.items())
+        lines.append(f"  {'matched' if matched else 'no match'}: “{rule}”" + (f" with {values}" if values else ""))
+    if decision["reply"]:
+        lines.append(f"  {decision['reply']}")
+    return lines
+
+
+def _delivery(data: dict[str, Any]) -> list[str]:
+    by = f" by {data['remote']}" if data["remote"] else ""
+    return [
+        f"{data['result']}: {data['queue_id']} to <{data['recipient']}>{by}, attempt {data['attempt']},"
+        f" {data['seconds']} s: {data['reply']}"
+    ]
+
+
+def _notice(data: dict[str, Any]) -> list[str]:
+    return [f"{data['notice']} sent for {data['queue_id']} as {data['of']}"]

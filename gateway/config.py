@@ -1,0 +1,269 @@
+"""smarthost.toml: every key with its default, read strictly; errors name the key's path.
+
+`SMARTHOST_SECTION__KEY` in the environment overrides a key (lists separated by commas). Relative paths count from the file's
+folder. Nothing below `app` imports this: rooms get their own settings.
+"""
+
+import os
+import re
+import tomllib
+from collections.abc import Mapping
+from ipaddress import ip_network
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+
+from gateway.core.address import parse_domain
+from gateway.core.errors import ConfigError
+from gateway.net.listener import parse_address
+
+_DURATION = re.compile(r"(\d+(?:\.\d+)?)\s*(ms|s|m|h|d|w)?")
+_UNITS = {"ms": 0.001, "s": 1.0, None: 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0, "w": 604800.0}
+_SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*(|K|M|G|T)i?B?", re.IGNORECASE)
+_POWERS = {"": 1, "K": 1024, "M": 1024**2, "G": 1024**3, "T": 1024**4}
+
+
+def parse_duration(value: object) -> float:
+    """Seconds from `90`, `"90s"`, `"5m"`, `"1h"`, `"5d"`."""
+    match = _DURATION.fullmatch(str(value).strip())
+    if match is None or isinstance(value, bool):
+        raise ValueError(f"{value!r} is no time: write 90, 90s, 5m, 2h or 5d")
+    return float(match[1]) * _UNITS[match[2]]
+
+
+def parse_size(value: object) -> int:
+    """Octets from `1000`, `"50MB"` (1 MB is 1024 KB)."""
+    match = _SIZE.fullmatch(str(value).strip())
+    if match is None or isinstance(value, bool):
+        raise ValueError(f"{value!r} is no size: write 1000, 64KB, 50MB or 2GB")
+    return int(float(match[1]) * _POWERS[match[2].upper()])
+
+
+def _address(value: str) -> str:
+    parse_address(value)
+    return value
+
+
+def _network(value: str) -> str:
+    return str(ip_network(value))
+
+
+def _host_name(value: str) -> str:
+    domain = parse_domain(value)
+    if domain.is_literal:
+        raise ValueError("a name is wanted, not an address literal")
+    return domain.ascii
+
+
+def _name_server(value: str) -> str:
+    return value if value.rpartition(":")[2].isdigit() and value.count(":") == 1 else f"{value}:53"
+
+
+Duration = Annotated[float, BeforeValidator(parse_duration), Field(gt=0)]
+Size = Annotated[int, BeforeValidator(parse_size), Field(ge=0)]
+Count = Annotated[int, Field(ge=1, le=1_000_000)]
+Addresses = tuple[Annotated[str, AfterValidator(_address)], ...]
+Networks = tuple[Annotated[str, AfterValidator(_network)], ...]
+HostName = Annotated[str, AfterValidator(_host_name)]
+
+
+class Section(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Gateway(Section):
+    hostname: HostName
+    data: Path = Path("data")
+    policies: Path = Path("policies")
+    user: str = "smarthost"
+    workers: Annotated[int, Field(ge=0, le=12)] = 0  # SMTP processes; 0: one a core
+
+
+class Listen(Section):
+    smtp: Addresses = ()
+    submission: Addresses = ()
+    submissions: Addresses = ()
+    pop3: Addresses = ()
+    pop3s: Addresses = ()
+    metrics: Annotated[str, AfterValidator(lambda value: value and _address(value))] = "127.0.0.1:9125"
+    proxy_from: Networks = ()
+    xclient_from: Networks = ()
+
+
+class TlsFiles(Section):
+    certificate: Path = Path("tls/cert.pem")
+    key: Path = Path("tls/key.pem")
+    minimum: Literal["1.2", "1.3"] = "1.2"
+
+
+class NetworkSettings(Section):
+    trusted: Networks = ("127.0.0.0/8", "::1/128")
+
+
+class LocalDomain(Section):
+    pass
+
+
+class NextHop(Section):
+    host: str = ""
+
+
+class Route(NextHop):
+    username: str = ""
+    password_file: Path | None = None
+    auth: Literal["plain", "login"] = "plain"
+    ca_file: Path | None = None  # whose certificates to believe; none: the system's
+
+
+class Delivery(Section):
+    port: Annotated[int, Field(ge=1, le=65535)] = 25
+    allow_private: bool = False
+    source: tuple[str, ...] = ()
+    concurrency: Count = 20  # connections to one destination
+    connect_timeout: Duration = 30.0
+
+
+class Dns(Section):
+    servers: tuple[Annotated[str, AfterValidator(_name_server)], ...] = ()
+
+
+class Queue(Section):
+    retry: Annotated[tuple[Duration, ...], Field(min_length=1)] = (300.0, 900.0, 1800.0, 3600.0, 7200.0, 14400.0)
+    expire: Duration = 432000.0
+    warn_after: Duration = 14400.0
+
+
+class Trace(Section):
+    keep: Duration = 2592000.0
+    max_size: Size = 2 * 1024**3
+
+
+class PolicySettings(Section):
+    answer: Literal["late", "early"] = "late"
+
+
+class Limits(Section):
+    size: Size = 50 * 1024**2
+    line: Annotated[int, Field(ge=1000, le=1_000_000)] = 8192
+    recipients: Count = 100
+    commands: Count = 2000
+    errors: Count = 20
+    messages: Count = 1000
+    connections: Count = 1000
+    connections_by_address: Count = 100
+    login_failures_by_address: Count = 30
+    login_failures_by_account: Count = 20
+    login_window: Duration = 900.0
+    hops: Annotated[int, Field(ge=10, le=500)] = 50
+    idle: Duration = 300.0
+    data: Duration = 1800.0
+    message_stage: Duration = 60.0
+    free_space: Size = 64 * 1024**2
+    repair_bare_lf_from: Networks = ()
+
+
+class Config(Section):
+    """The whole file. `folder` is where relative paths begin."""
+
+    gateway: Gateway
+    listen: Listen = Listen()
+    tls: TlsFiles = TlsFiles()
+    networks: NetworkSettings = NetworkSettings()
+    domains: dict[HostName, LocalDomain] = {}
+    relay_domains: dict[HostName, NextHop] = {}
+    routes: dict[Literal["default"], Route] = {}
+    delivery: Delivery = Delivery()
+    dns: Dns = Dns()
+    queue: Queue = Queue()
+    trace: Trace = Trace()
+    policy: PolicySettings = PolicySettings()
+    limits: Limits = Limits()
+    folder: Path = Field(Path(), exclude=True)
+
+    def path(self, path: Path) -> Path:
+        return path if path.is_absolute() else self.folder / path
+
+    @property
+    def data(self) -> Path:
+        return self.path(self.gateway.data)
+
+    @property
+    def policies(self) -> Path:
+        return self.path(self.gateway.policies)
+
+
+def load_config(path: Path, environ: Mapping[str, str] | None = None) -> Config:
+    """Raises ConfigError: `smarthost.toml: listen.smtp.0: …`, one line for each error."""
+    try:
+        raw = tomllib.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise ConfigError(f"{path}: no such file; `smarthost init` writes one") from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path}: cannot be read: {error}") from error
+    except tomllib.TOMLDecodeError as error:
+        raise ConfigError(f"{path}: {error}") from error
+    if "folder" in raw:
+        raise ConfigError(f"{path}: folder: unknown key")
+    _override(raw, os.environ if environ is None else environ)
+    try:
+        config = Config.model_validate({**raw, "folder": path.resolve().parent})
+    except ValidationError as error:
+        raise ConfigError("\n".join(f"{path}: {_explain(detail)}" for detail in error.errors())) from None
+    _check_whole(path, config)
+    return config
+
+
+def _override(raw: dict[str, Any], environ: Mapping[str, str]) -> None:
+    for name, value in sorted(environ.items()):
+        section, double, key = name.removeprefix("SMARTHOST_").lower().partition("__")
+        if not name.startswith("SMARTHOST_") or not double:
+            continue
+        model = Config.model_fields[section].annotation if section in Config.model_fields else None
+        field = model.model_fields.get(key) if isinstance(model, type) and issubclass(model, Section) else None
+        if field is None:
+            raise ConfigError(f"environment: {name}: no key {section}.{key}")
+        is_list = "tuple" in str(field.annotation)
+        raw.setdefault(section, {})[key] = [part for part in value.split(",") if part] if is_list else value
+
+
+def _explain(detail: Any) -> str:
+    path = ".".join(str(part) for part in detail["loc"] if part != "[key]")
+    match detail["type"]:
+        case "extra_forbidden":
+            text = "unknown key"
+        case "missing":
+            text = "missing"
+        case "value_error":
+            text = str(detail["ctx"]["error"])
+        case _:
+            text = f"{detail['msg']}, got {detail['input']!r}"[:200]
+    return f"{path}: {text}"
+
+
+def _check_whole(path: Path, config: Config) -> None:
+    """What no single key shows."""
+    both = sorted(set(config.domains) & set(config.relay_domains))
+    if both:
+        raise ConfigError(f"{path}: relay_domains.{both[0]}: is in domains too")
+    for name, hop in (*config.relay_domains.items(), *config.routes.items()):
+        section = f"routes.{name}" if isinstance(hop, Route) else f"relay_domains.{name}"
+        if hop.host:
+            try:
+                parse_next_hop(hop.host)
+            except ValueError as error:
+                raise ConfigError(f"{path}: {section}.host: {error}") from None
+        elif isinstance(hop, Route):
+            raise ConfigError(f"{path}: {section}.host: missing")
+    for name, route in config.routes.items():
+        if bool(route.username) != (route.password_file is not None):
+            raise ConfigError(f"{path}: routes.{name}: username and password_file go together")
+
+
+def parse_next_hop(text: str) -> tuple[str, str, int]:
+    """`smtp:host:port` to (scheme, host, port). Raises ValueError."""
+    scheme, _, rest = text.partition(":")
+    if scheme not in ("smtp", "submission", "submissions"):
+        raise ValueError(f"{text!r}: a next hop is smtp:HOST:PORT, submission:HOST:PORT or submissions:HOST:PORT")
+    host, port = parse_address(rest)
+    return scheme, host, port

@@ -1,0 +1,387 @@
+"""The driver of one SMTP session: asks the policy, holds the fixed guards, hands accepted mail to intake.
+
+Refusals at connect, helo and sender are kept and answer each RCPT (docs/policy.md, delayed refusals), so that the trace has
+sender and recipient. The relay guard stands here, after whatever the rules say.
+"""
+
+import asyncio
+import time
+from collections.abc import Callable, Container
+from dataclasses import dataclass, replace
+from typing import Protocol, cast
+
+from gateway.accounts.directory import ROLES, AccountDirectory
+from gateway.core.address import Domain, Mailbox
+from gateway.core.errors import StorageBroken, StorageFull
+from gateway.core.ident import LENGTH, new_id
+from gateway.core.ports import Counters
+from gateway.core.reply import Reply, reply
+from gateway.core.transaction import Envelope, Recipient, Session
+from gateway.core.verdict import Action, Decision, Stage, Verdict
+from gateway.message.blob import Blob
+from gateway.message.header import MAX_HEADER, Header, parse_header
+from gateway.policy.catalogue import Context, MessageFacts
+from gateway.policy.engine import decide
+from gateway.policy.rules import Policy
+from gateway.queue.intake import Intake
+from gateway.servers.login import LockedOut, LoginGuard, SignedIn, WrongPassword
+from gateway.servers.smtp_record import TransactionRecord
+from gateway.smtp.data import ContentFacts
+from gateway.smtp.grammar import MailArguments, RcptArguments
+from gateway.smtp.sasl import Credentials
+from gateway.smtp.server import Content
+from gateway.telemetry import log
+from gateway.telemetry.metrics import Metrics
+from gateway.telemetry.recorder import Recorder
+
+MAX_NULL_RECIPIENTS = 5  # a DSN goes to one; more than a few from a stranger are no DSN
+MAX_SESSION_LOGINS = 5  # failures in one session
+
+FULL = reply(452, "4.3.1", "Not enough space; try again later")
+LOCAL_ERROR = reply(451, "4.3.0", "Local error; try again later")
+GOING_AWAY = reply(421, "4.3.0", "Local error; closing")
+MESSAGE_TIMEOUT = reply(451, "4.3.0", "Checks took too long; try again later")
+WRONG_PASSWORD = reply(535, "5.7.8", "Authentication credentials invalid")
+LOCKED_OUT = reply(454, "4.7.0", "Too many failed logins; try again later")
+NO_POSTMASTER = reply(550, "5.1.1", "No postmaster here")
+
+
+class SpooledContent(Content, Protocol):
+    def end_line(self) -> bytes:
+        """The CRLF that the message's last line lacks, or nothing."""
+
+    def blob(self) -> Blob: ...
+
+
+@dataclass(frozen=True, slots=True)
+class SmtpSettings:
+    hostname: str
+    answer_early: bool = False
+    hops: int = 50
+    message_stage_s: float = 60.0
+
+
+@dataclass(slots=True)
+class SmtpService:
+    """What all sessions of a process share. `policy` is replaced whole at a reload; a session keeps the one it began with."""
+
+    settings: SmtpSettings
+    policy: Policy
+    directory: AccountDirectory
+    intake: Intake
+    login: LoginGuard
+    trusted: Container[str]
+    counters: Counters
+    metrics: Metrics
+    recorder: Recorder
+    new_content: Callable[[], SpooledContent]
+    has_room: Callable[[], bool]
+    wake_runner: Callable[[], None]
+    on_broken: Callable[[], None]
+
+
+class SmtpDriver:
+    """`smtp.server.Handler` for one connection. gauges: keys to release when it closes."""
+
+    def __init__(self, service: SmtpService, gauges: tuple[str, ...]) -> None:
+        self._service = service
+        self._policy = service.policy
+        self._gauges = gauges
+        self._log = _LOG
+        self._kept: Decision | None = None  # a refusal at connect or helo that waits for RCPT
+        self._kept_sender: Decision | None = None
+        self._early = TransactionRecord()  # decisions of the connection, repeated in each transaction's record
+        self._record = TransactionRecord()
+        self._errors = self._transactions = self._login_failures = 0
+        self._last_session: Session | None = None
+
+    # --- connection -----------------------------------------------------------------------------------------------
+
+    async def connected(self, session: Session) -> Reply | None:
+        self._last_session = session
+        self._kept = None
+        if session.tls is not None:
+            self._count_tls(session)
+        if session.is_submission and session.user is None:
+            return None  # both early stages run once it is known who this is
+        return self._early_stage(Stage.CONNECT, session)
+
+    async def helo(self, session: Session) -> Reply | None:
+        self._last_session = session
+        if session.tls is not None and not session.is_submission:
+            self._count_tls(session)
+        if session.is_submission and session.user is None:
+            return None
+        return self._early_stage(Stage.HELO, session)
+
+    def _count_tls(self, session: Session) -> None:
+        if session.tls is not None and not self._transactions:
+            self._service.metrics.tls.labels("in", session.tls.version, "none").inc()
+
+    def _early_stage(self, stage: Stage, session: Session) -> Reply | None:
+        if self._kept is not None:
+            return None
+        if stage is Stage.HELO and not session.may_relay and session.helo.lower() == self._service.settings.hostname:
+            answer = reply(550, "5.7.1", "HELO with our own name")
+            decision = self._guard(stage, "our own name in HELO", answer)
+        else:
+            decision = self._decide(stage, self._context(session))
+        self._early.add_decision(decision)
+        if not decision.verdict.refuses:
+            return None
+        if self._service.settings.answer_early:
+            self._record.add_decision(decision)
+            return decision.verdict.reply
+        self._kept = decision
+        return None
+
+    async def authenticate(self, session: Session, method: str, credentials: Credentials) -> Session | Reply:
+        service = self._service
+        result = await service.login.check(credentials.user, credentials.password, session.client_ip)
+        match result:
+            case SignedIn(account=account):
+                service.metrics.auth_attempts.labels("smtp", "success").inc()
+                signed_in = replace(session, user=account, auth_method=method)
+                self._last_session = signed_in
+                # Who signs in is judged anew: a blocked network does not shut out its owner's travelling users.
+                self._kept = None
+                self._early = TransactionRecord()
+                self._early_stage(Stage.CONNECT, signed_in)
+                self._early_stage(Stage.HELO, signed_in)
+                return signed_in
+            case WrongPassword():
+                service.metrics.auth_attempts.labels("smtp", "failure").inc()
+                self._log.warning("sign-in failed", session=session.id, client=session.client_ip, user=credentials.user)
+                self._login_failures += 1
+                too_many = self._login_failures >= MAX_SESSION_LOGINS
+                return replace(WRONG_PASSWORD, code=421, status="4.7.0") if too_many else WRONG_PASSWORD
+            case LockedOut():
+                service.metrics.auth_attempts.labels("smtp", "locked").inc()
+                self._log.warning("sign-in locked", session=session.id, client=session.client_ip, user=credentials.user)
+                return LOCKED_OUT
+
+    async def impersonate(self, session: Session, ip: str, port: int | None, name: str | None) -> Session:
+        return replace(
+            session,
+            client_ip=ip,
+            client_port=port or 0,
+            client_name=name,
+            is_trusted=ip in self._service.trusted,
+            user=None,
+        )
+
+    def closed(self, session: Session) -> None:
+        self._finish("closed", None)
+        for key in self._gauges:
+            self._service.counters.release(key)
+        self._service.metrics.sessions_open.labels(session.listener).dec()
+
+    # --- transaction ----------------------------------------------------------------------------------------------
+
+    async def mail(self, session: Session, arguments: MailArguments) -> Reply | None:
+        self._finish("abandoned", None)
+        self._last_session = session
+        self._transactions += 1
+        self._record = TransactionRecord(sender=str(arguments.reverse_path), decisions=list(self._early.decisions))
+        if not self._service.has_room():
+            return FULL
+        self._kept_sender = None
+        if self._kept is None:
+            context = self._context(session)
+            context.reverse_path = arguments.reverse_path
+            decision = self._decide(Stage.SENDER, context)
+            self._record.add_decision(decision)
+            if decision.verdict.refuses:
+                if self._service.settings.answer_early:
+                    return decision.verdict.reply
+                self._kept_sender = decision
+        return None
+
+    async def rcpt(self, session: Session, envelope: Envelope, arguments: RcptArguments) -> Recipient | Reply:
+        path = arguments.forward_path or self._postmaster()
+        if path is None:
+            return NO_POSTMASTER
+        self._record.recipients.append(str(path))
+        kept = self._kept or self._kept_sender
+        if kept is not None and kept.verdict.reply is not None and not self._is_role(path):
+            return kept.verdict.reply
+        context = self._context(session)
+        context.reverse_path = envelope.reverse_path
+        context.recipient = path
+        context.recipient_count = len(envelope.recipients)
+        decision = self._decide(Stage.RECIPIENT, context)
+        if not decision.verdict.refuses:
+            decision = self._relay_guard(session, envelope, path) or decision
+        self._record.add_decision(decision, str(path))
+        if decision.verdict.reply is not None:
+            return decision.verdict.reply
+        return Recipient(path, arguments.orcpt, arguments.notify)
+
+    def _relay_guard(self, session: Session, envelope: Envelope, path: Mailbox) -> Decision | None:
+        """No rule opens the gateway: strangers reach our own and our relayed domains, and nobody through them."""
+        if session.may_relay:
+            return None
+        directory = self._service.directory
+        is_local = directory.is_local(path.domain)
+        denied = reply(554, "5.7.1", f"<{path}>: relay access denied")
+        if not is_local and not directory.is_relayed(path.domain):
+            return self._guard(Stage.RECIPIENT, "relay guard", denied)
+        if not is_local and any(char in path.local_part for char in "%!@"):
+            # Sender-specified routing: the next hop may trust us and follow it.
+            return self._guard(Stage.RECIPIENT, "relay guard", denied)
+        if envelope.reverse_path.is_null and len(envelope.recipients) >= MAX_NULL_RECIPIENTS:
+            answer = reply(452, "4.5.3", "Too many recipients for the null reverse-path")
+            return self._guard(Stage.RECIPIENT, "null reverse-path", answer)
+        return None
+
+    def _postmaster(self) -> Mailbox | None:
+        domains = sorted(self._service.directory.local_domains)
+        return Mailbox("postmaster", Domain(domains[0])) if domains else None
+
+    def _is_role(self, path: Mailbox) -> bool:
+        return path.local_part.lower() in ROLES and self._service.directory.is_local(path.domain)
+
+    def reset(self) -> None:
+        self._finish("reset", None)
+
+    def content(self) -> SpooledContent:
+        return self._service.new_content()
+
+    async def message(self, session: Session, envelope: Envelope, content: Content, facts: ContentFacts) -> Reply:
+        spooled = cast(SpooledContent, content)  # made by `content` above
+        started = time.perf_counter()
+        try:
+            try:
+                async with asyncio.timeout(self._service.settings.message_stage_s):
+                    refusal, header, blob = await self._judge(session, envelope, spooled, facts)
+            except TimeoutError:
+                refusal, header, blob = MESSAGE_TIMEOUT, Header((), 0, True), None
+            if refusal is not None or blob is None:
+                content.discard()
+                self._finish("deferred" if refusal is not None and refusal.is_temporary else "rejected", refusal)
+                return refusal or LOCAL_ERROR
+            queue_id = await self._service.intake.accept(
+                session, envelope, blob, header, self._info(session), self._service.wake_runner
+            )
+        except BaseException:
+            content.discard()
+            raise
+        answer = reply(250, "2.0.0", f"Queued as {queue_id}")
+        direction = self._direction(session, envelope)
+        self._service.metrics.message_bytes.labels(direction).inc(facts.size)
+        self._finish("accepted", answer, queue_id=queue_id, direction=direction, seconds=time.perf_counter() - started)
+        return answer
+
+    async def _judge(
+        self, session: Session, envelope: Envelope, content: SpooledContent, facts: ContentFacts
+    ) -> tuple[Reply | None, Header, Blob]:
+        missing = content.end_line()
+        if missing:
+            await content.write(missing)
+        blob = content.blob()
+        header = parse_header(blob.head(MAX_HEADER))
+        self._record.size = blob.size
+        self._record.message_id = header.text("Message-ID") or ""
+        hops = header.count("Received")
+        if hops > self._service.settings.hops:
+            answer = reply(554, "5.4.6", f"Mail loop: {hops} Received fields")
+            decision = self._guard(Stage.MESSAGE, "hop count", answer)
+        else:
+            context = self._context(session)
+            context.reverse_path = envelope.reverse_path
+            context.recipient_count = len(envelope.recipients)
+            context.message = MessageFacts(blob.size, facts.has_8bit, header)
+            decision = self._decide(Stage.MESSAGE, context)
+        self._record.add_decision(decision)
+        return decision.verdict.reply, header, blob
+
+    def _info(self, session: Session) -> dict[str, str]:
+        return {
+            "session": session.id,
+            "client": session.client_ip,
+            "helo": session.helo,
+            "user": session.user or "",
+            "message_id": self._record.message_id,
+        }
+
+    # --- judgement and record -------------------------------------------------------------------------------------
+
+    def _context(self, session: Session) -> Context:
+        service = self._service
+        return Context(session, service.directory, service.settings.hostname, self._errors, self._transactions)
+
+    def _decide(self, stage: Stage, context: Context) -> Decision:
+        metrics, started = self._service.metrics, time.perf_counter()
+        decision = decide(self._policy, stage, context)
+        metrics.stage_seconds.labels(stage).observe(time.perf_counter() - started)
+        if decision.verdict.rule:
+            metrics.rule_hits.labels(stage, decision.verdict.rule, decision.verdict.action, "enforce").inc()
+        return decision
+
+    def _guard(self, stage: Stage, name: str, answer: Reply) -> Decision:
+        decision_id = new_id()
+        action = Action.DEFER if answer.is_temporary else Action.REJECT
+        return Decision(decision_id, stage, Verdict(action, name, answer.with_id(decision_id)))
+
+    def failed(self, session: Session, verb: str, error: Exception) -> Reply:
+        if isinstance(error, StorageFull):
+            self._log.error("no space", session=session.id, reason=str(error))
+            return FULL
+        if isinstance(error, StorageBroken):
+            self._log.critical("storage is broken", session=session.id, reason=str(error))
+            self._service.on_broken()
+            return GOING_AWAY
+        self._log.error("command failed", session=session.id, verb=verb, exc_info=error)
+        return LOCAL_ERROR
+
+    def refused(self, session: Session, verb: str, answer: Reply) -> Reply:
+        self._errors += 1
+        last = answer.lines[-1]
+        if last.endswith("]") and last[-LENGTH - 3 : -LENGTH - 1] == " [":
+            return answer  # a rule or guard gave it, with its id
+        decision_id = new_id()
+        numbered = answer.with_id(decision_id)
+        self._record.add_refusal(verb, numbered, decision_id)
+        return numbered
+
+    def _direction(self, session: Session, envelope: Envelope) -> str:
+        if not session.may_relay:
+            return "inbound"
+        directory = self._service.directory
+        ours = all(
+            directory.is_local(to.forward_path.domain) or directory.is_relayed(to.forward_path.domain)
+            for to in envelope.recipients
+        )
+        return "internal" if ours else "outbound"
+
+    def _finish(
+        self, result: str, answer: Reply | None, *, queue_id: str = "", direction: str = "", seconds: float = 0.0
+    ) -> None:
+        """Write the record of what went on and begin a new one."""
+        record, self._record = self._record, TransactionRecord()
+        self._kept_sender = None
+        session = self._last_session
+        if session is None or not record.is_worth_keeping:
+            return
+        if not direction:
+            direction = "outbound" if session.may_relay else "inbound"
+        if record.sender is not None:
+            self._service.metrics.messages.labels(direction, result).inc()
+        record.write(self._service.recorder, session, result, answer, queue_id)
+        refusals = len(record.refusals) + sum(decision.verdict.refuses for decision, _ in record.decisions)
+        self._log.info(
+            "transaction",
+            session=session.id,
+            queue_id=queue_id,
+            result=result,
+            direction=direction,
+            client=session.client_ip,
+            sender=record.sender,
+            recipients=len(record.recipients),
+            size=record.size,
+            refusals=refusals,
+            seconds=round(seconds, 4),
+        )
+
+
+_LOG = log.get("smtp")

@@ -1,0 +1,158 @@
+"""From an accepted socket to a session: caps over all processes, the PROXY header, TLS, and who is trusted.
+
+A peer in proxy_from or xclient_from is never trusted by its own address: only the client it names can be.
+"""
+
+import asyncio
+import socket
+import ssl
+from collections.abc import Callable, Container
+from contextlib import suppress
+from dataclasses import dataclass
+from ipaddress import ip_address
+
+from gateway.core.ident import new_id
+from gateway.core.ports import client_key
+from gateway.core.reply import Reply, reply
+from gateway.core.transaction import Session
+from gateway.net.listener import Acceptor
+from gateway.net.proxy_protocol import read_header
+from gateway.servers.smtp import SmtpDriver, SmtpService
+from gateway.smtp.server import ServerSettings, SmtpServer
+from gateway.telemetry import log
+
+TOO_MANY_IN_ALL = reply(421, "4.7.0", "Too many connections; try again later")
+TOO_MANY_FROM_YOU = reply(421, "4.7.0", "Too many connections from your address")
+HANDSHAKE_TIMEOUT_S = 30.0
+
+_log = log.get("smtp")
+
+
+@dataclass(frozen=True, slots=True)
+class ListenerSettings:
+    name: str  # "smtp" "submission" "submissions"
+    connections: int
+    connections_by_address: int
+    proxy_from: Container[str]
+    xclient_from: Container[str]
+    trusted: Container[str]
+    repair_bare_lf_from: Container[str]
+
+    @property
+    def is_implicit_tls(self) -> bool:
+        return self.name == "submissions"
+
+
+class SmtpListener:
+    """All sockets of one listener in one worker."""
+
+    def __init__(
+        self,
+        settings: ListenerSettings,
+        protocol: ServerSettings,
+        service: SmtpService,
+        tls: Callable[[], ssl.SSLContext] | None,
+        sockets: list[socket.socket],
+    ) -> None:
+        self._settings = settings
+        self._protocol = protocol
+        self._service = service
+        self._tls = tls
+        self._sessions: set[SmtpServer] = set()
+        self._arriving: set[asyncio.Task[None]] = set()
+        self._acceptors = [Acceptor(listening, self._on_connection) for listening in sockets]
+        self._server_port = sockets[0].getsockname()[1] if sockets else 0
+
+    def _on_connection(self, connection: socket.socket, peer: tuple[str, int]) -> None:
+        task = asyncio.get_running_loop().create_task(self._admit(connection, *peer))
+        self._arriving.add(task)
+        task.add_done_callback(self._arriving.discard)
+
+    async def _admit(self, connection: socket.socket, ip: str, port: int) -> None:
+        settings, metrics = self._settings, self._service.metrics
+        ip = _plain_ip(ip)
+        if not self._service.counters.acquire("connections", settings.connections):
+            self._turn_away(connection, TOO_MANY_IN_ALL, "over_limit")
+            return
+        gauges: tuple[str, ...] = ("connections",)
+        try:
+            speaks_for_others = ip in settings.proxy_from or ip in settings.xclient_from
+            is_trusted = not speaks_for_others and ip in settings.trusted
+            may_xclient = ip in settings.xclient_from
+            if ip in settings.proxy_from:
+                client = await read_header(connection)
+                if client is None:
+                    self._turn_away(connection, None, "no_proxy_header")
+                    return
+                if client.ip is not None:
+                    ip, port = _plain_ip(client.ip), client.port
+                    is_trusted = ip in settings.trusted
+            by_address = client_key("connections", ip)
+            if not self._service.counters.acquire(by_address, settings.connections_by_address):
+                self._turn_away(connection, TOO_MANY_FROM_YOU, "over_address_limit")
+                return
+            gauges = (*gauges, by_address)
+            session = Session(new_id(), settings.name, ip, port, self._server_port, is_trusted)
+            driver = SmtpDriver(self._service, gauges)
+            metrics.connections.labels(settings.name, "accepted").inc()
+            metrics.sessions_open.labels(settings.name).inc()
+            if await self._start(connection, session, driver, may_xclient=may_xclient):
+                gauges = ()  # the driver releases them
+            else:
+                metrics.sessions_open.labels(settings.name).dec()
+        finally:
+            for key in gauges:
+                self._service.counters.release(key)
+
+    async def _start(
+        self, connection: socket.socket, session: Session, driver: SmtpDriver, *, may_xclient: bool
+    ) -> bool:
+        def protocol() -> SmtpServer:
+            server = SmtpServer(
+                driver,
+                session,
+                self._protocol,
+                tls_context=self._tls,
+                repair_line_ends=session.client_ip in self._settings.repair_bare_lf_from,
+                xclient=may_xclient,
+                on_done=self._sessions.discard,
+            )
+            self._sessions.add(server)
+            return server
+
+        context = self._tls() if self._settings.is_implicit_tls and self._tls is not None else None
+        try:
+            await asyncio.get_running_loop().connect_accepted_socket(
+                protocol, connection, ssl=context, ssl_handshake_timeout=HANDSHAKE_TIMEOUT_S if context else None
+            )
+        except (OSError, ssl.SSLError) as error:
+            _log.info("handshake failed", session=session.id, client=session.client_ip, reason=str(error))
+            self._sessions = {server for server in self._sessions if server.transport is not None}
+            connection.close()
+            return False
+        return True
+
+    def _turn_away(self, connection: socket.socket, answer: Reply | None, result: str) -> None:
+        self._service.metrics.connections.labels(self._settings.name, result).inc()
+        if answer is not None and not self._settings.is_implicit_tls:
+            with suppress(OSError):
+                connection.send(answer.render())
+        connection.close()
+
+    async def drain(self) -> None:
+        """Stop accepting, ask every session to end, wait for them all. The caller has the deadline."""
+        for acceptor in self._acceptors:
+            acceptor.stop()
+        for task in list(self._arriving):
+            task.cancel()  # still in the PROXY header or the handshake: nothing was said yet
+        for server in list(self._sessions):
+            server.drain()
+        while self._sessions:
+            await asyncio.sleep(0.05)
+
+
+def _plain_ip(text: str) -> str:
+    """IPv4-mapped addresses as IPv4, zones dropped."""
+    address = ip_address(text.partition("%")[0])
+    mapped = address.ipv4_mapped if address.version == 6 else None
+    return str(mapped or address)

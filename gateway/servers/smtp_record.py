@@ -1,0 +1,75 @@
+"""What one SMTP session leaves in the trace: its transactions, each with decisions, trail, reply and queue id."""
+
+from dataclasses import dataclass, field
+
+from gateway.core.reply import Reply
+from gateway.core.transaction import Session
+from gateway.core.verdict import Decision
+from gateway.telemetry.recorder import Recorder
+
+MAX_NOTES = 500  # decisions and refusals kept of one transaction
+
+
+@dataclass(slots=True)
+class TransactionRecord:
+    """One transaction, or what happened in a session outside of any."""
+
+    sender: str | None = None  # None: no MAIL was seen
+    recipients: list[str] = field(default_factory=list)
+    decisions: list[tuple[Decision, str]] = field(default_factory=list)  # with the recipient it was for, or ""
+    refusals: list[tuple[str, Reply, str]] = field(default_factory=list)  # verb, reply, decision id
+    message_id: str = ""
+    size: int = 0
+
+    def add_decision(self, decision: Decision, recipient: str = "") -> None:
+        if len(self.decisions) < MAX_NOTES:
+            self.decisions.append((decision, recipient))
+
+    def add_refusal(self, verb: str, answer: Reply, decision_id: str) -> None:
+        if len(self.refusals) < MAX_NOTES:
+            self.refusals.append((verb, answer, decision_id))
+
+    @property
+    def is_worth_keeping(self) -> bool:
+        return bool(self.recipients or self.refusals or any(d.verdict.refuses for d, _ in self.decisions))
+
+    def write(self, recorder: Recorder, session: Session, result: str, answer: Reply | None, queue_id: str) -> None:
+        ids = [decision.id for decision, _ in self.decisions if decision.verdict.refuses]
+        keys = {session.id, queue_id, (self.sender or "").lower(), self.message_id, *ids}
+        keys.update(recipient.lower() for recipient in self.recipients)
+        keys.update(decision_id for _, _, decision_id in self.refusals)
+        recorder.record("transaction", tuple(keys), self._data(session, result, answer, queue_id))
+
+    def _data(self, session: Session, result: str, answer: Reply | None, queue_id: str) -> dict[str, object]:
+        return {
+            "session": session.id,
+            "listener": session.listener,
+            "client": session.client_ip,
+            "port": session.client_port,
+            "name": session.client_name,
+            "helo": session.helo,
+            "tls": session.tls.version if session.tls else None,
+            "user": session.user,
+            "trusted": session.is_trusted,
+            "sender": self.sender,
+            "recipients": self.recipients,
+            "decisions": [_decision(decision, recipient) for decision, recipient in self.decisions],
+            "refusals": [[verb, str(reply), decision_id] for verb, reply, decision_id in self.refusals],
+            "result": result,
+            "reply": str(answer) if answer is not None else None,
+            "queue_id": queue_id,
+            "message_id": self.message_id,
+            "size": self.size,
+        }
+
+
+def _decision(decision: Decision, recipient: str) -> dict[str, object]:
+    return {
+        "id": decision.id,
+        "stage": decision.stage.value,
+        "action": decision.verdict.action.value,
+        "rule": decision.verdict.rule,
+        "recipient": recipient,
+        "reply": str(decision.verdict.reply) if decision.verdict.reply else None,
+        "trail": [[step.rule, step.matched, dict(step.facts)] for step in decision.trail],
+    }

@@ -1,0 +1,126 @@
+"""The trace on SQLite: events and the keys they are found by; retention by age and by size."""
+
+import json
+import sqlite3
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+from gateway.storage.sqlite import connect, prepare
+from gateway.telemetry.recorder import Event
+
+MAX_FOUND = 2000  # events one trace shows
+_PRUNE_STEP = 5000  # events removed in one transaction
+
+MIGRATIONS = (
+    """
+    CREATE TABLE event(id INTEGER PRIMARY KEY, at REAL NOT NULL, kind TEXT NOT NULL, data TEXT NOT NULL);
+    CREATE INDEX event_at ON event(at);
+    CREATE TABLE key(value TEXT NOT NULL, event INTEGER NOT NULL, PRIMARY KEY(value, event)) WITHOUT ROWID;
+    CREATE INDEX key_event ON key(event)
+    """,
+)
+
+
+@dataclass(frozen=True, slots=True)
+class FoundEvent:
+    at: float
+    kind: str
+    data: dict[str, object]
+
+
+class SqliteTrace:
+    """A process's hands on trace.db; one connection for each thread's call, since calls are rare and batched."""
+
+    def __init__(self, path: Path) -> None:
+        prepare(path, MIGRATIONS)
+        self._path = path
+        self._connection: sqlite3.Connection | None = None
+
+    def append(self, events: list[Event]) -> None:
+        connection = self._open()
+        connection.execute("BEGIN IMMEDIATE")
+        try:
+            for event in events:
+                row = connection.execute(
+                    "INSERT INTO event(at, kind, data) VALUES(?, ?, ?)",
+                    (event.at, event.kind, json.dumps(event.data, default=str, separators=(",", ":"))),
+                ).lastrowid
+                connection.executemany(
+                    "INSERT OR IGNORE INTO key(value, event) VALUES(?, ?)", [(key, row) for key in event.keys if key]
+                )
+            connection.execute("COMMIT")
+        except BaseException:
+            if connection.in_transaction:
+                connection.rollback()
+            raise
+
+    def find(self, wanted: str) -> list[FoundEvent]:
+        """All events of whatever `wanted` names, and of the sessions and queue entries those events belong to."""
+        connection = self._open()
+        keys = [wanted, wanted.lower(), wanted.upper(), f"<{wanted}>"]
+        rows: dict[int, FoundEvent] = {}
+        pending, seen = list(dict.fromkeys(keys)), set(keys)
+        while pending and len(rows) < MAX_FOUND:
+            key = pending.pop()
+            for row, at, kind, data in connection.execute(
+                "SELECT id, at, kind, data FROM key JOIN event ON id = event WHERE value = ? ORDER BY id DESC LIMIT ?",
+                [key, MAX_FOUND],
+            ):
+                if row in rows:
+                    continue
+                rows[row] = FoundEvent(at, kind, json.loads(data))
+                for name in ("queue_id", "session", "of"):
+                    linked = rows[row].data.get(name)
+                    if isinstance(linked, str) and linked and linked not in seen:
+                        seen.add(linked)
+                        pending.append(linked)
+        return sorted(rows.values(), key=lambda event: event.at)[:MAX_FOUND]
+
+    def forget(self, address: str) -> int:
+        """Remove every event that names the address; returns how many."""
+        connection = self._open()
+        connection.execute("BEGIN IMMEDIATE")
+        rows = [row for (row,) in connection.execute("SELECT event FROM key WHERE value = ?", [address.lower()])]
+        _remove(connection, rows)
+        connection.execute("COMMIT")
+        return len(rows)
+
+    def prune(self, keep_s: float, max_size: int) -> int:
+        """Remove what is older than `keep_s`, then the oldest while the data takes more than `max_size` octets."""
+        connection, removed = self._open(), 0
+        while True:
+            oldest = time.time() - keep_s
+            rows = connection.execute("SELECT id FROM event WHERE at < ? ORDER BY at LIMIT ?", [oldest, _PRUNE_STEP])
+            found = [row for (row,) in rows]
+            if not found and self._size(connection) > max_size:
+                rows = connection.execute("SELECT id FROM event ORDER BY at LIMIT ?", [_PRUNE_STEP])
+                found = [row for (row,) in rows]
+            if not found:
+                return removed
+            connection.execute("BEGIN IMMEDIATE")
+            _remove(connection, found)
+            connection.execute("COMMIT")
+            removed += len(found)
+
+    @staticmethod
+    def _size(connection: sqlite3.Connection) -> int:
+        pages, free, page = (
+            connection.execute(f"PRAGMA {name}").fetchone()[0] for name in ("page_count", "freelist_count", "page_size")
+        )
+        return int((pages - free) * page)
+
+    def _open(self) -> sqlite3.Connection:
+        if self._connection is None:
+            self._connection = connect(self._path, durable=False)
+        return self._connection
+
+    def close(self) -> None:
+        if self._connection is not None:
+            self._connection.close()
+            self._connection = None
+
+
+def _remove(connection: sqlite3.Connection, rows: list[int]) -> None:
+    connection.executemany("DELETE FROM key WHERE event = ?", [(row,) for row in rows])
+    connection.executemany("DELETE FROM event WHERE id = ?", [(row,) for row in rows])
