@@ -1,4 +1,6 @@
-"""The composition root: from a Config to running roles. Here, and nowhere else, rooms meet their settings and each other."""
+"""The composition root: from a Config to running roles. Here, and nowhere else, rooms meet their settings and each
+other.
+"""
 
 import os
 import socket

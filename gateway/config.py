@@ -1,7 +1,7 @@
 """smarthost.toml: every key with its default, read strictly; errors name the key's path.
 
-`SMARTHOST_SECTION__KEY` in the environment overrides a key (lists separated by commas). Relative paths count from the file's
-folder. Nothing below `app` imports this: rooms get their own settings.
+`SMARTHOST_SECTION__KEY` in the environment overrides a key (lists separated by commas). Relative paths count from the
+file's folder. Nothing below `app` imports this: rooms get their own settings.
 """
 
 import os

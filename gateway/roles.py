@@ -342,7 +342,9 @@ def _networks(texts: Iterable[str]) -> NetworkSet:
 
 
 def _own_addresses(config: Config) -> frozenset[str]:
-    """Addresses that our port-25 listeners answer on, where the remote port is theirs too: mail sent there comes back."""
+    """Addresses that our port-25 listeners answer on, where the remote port is theirs too: mail sent there comes
+    back.
+    """
     found = set()
     for text in config.listen.smtp:
         host, port = parse_address(text)

@@ -210,7 +210,7 @@ def _warn_about(config: Config, accounts: SqliteAccounts, target: str) -> None:
     domain = target.rpartition("@")[2]
     if domain not in config.domains:
         click.echo(
-            f"warning: {target} is elsewhere: forwarded mail keeps its sender, so SPF fails there and it may be refused",
+            f"warning: {target} is elsewhere: forwarded mail keeps its sender, so it may fail SPF there and be refused",
             err=True,
         )
     elif accounts.account(target) is None and not accounts.alias(target):

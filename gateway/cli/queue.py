@@ -1,4 +1,6 @@
-"""`queue`: list, show, retry, hold, release, delete. It works on the database itself, whether the gateway runs or not."""
+"""`queue`: list, show, retry, hold, release, delete. It works on the database itself, whether the gateway runs or
+not.
+"""
 
 import json
 import sys

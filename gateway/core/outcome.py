@@ -16,7 +16,7 @@ class Delivered:
 
 @dataclass(frozen=True, slots=True)
 class Deferred:
-    """host_down: the trouble is the destination's, so all its mail waits; busy: no attempt was made, none is counted."""
+    """host_down: the destination's trouble, so all its mail waits; busy: no attempt was made, none is counted."""
 
     reply: Reply
     remote: str = ""

@@ -47,7 +47,9 @@ class Session:
 
 @dataclass(frozen=True, slots=True)
 class Recipient:
-    """orcpt: `type;xtext-decoded address` as the client gave it, or ""; notify: words of RFC 3461 4.1, empty: none given."""
+    """orcpt: `type;xtext-decoded address` as the client gave it, or ""; notify: words of RFC 3461 4.1, empty: none
+    given.
+    """
 
     forward_path: Mailbox
     orcpt: str = ""

@@ -22,7 +22,9 @@ READ_SIZE = 16 * 1024
 
 
 class TlsMode(Enum):
-    """NONE: in clear. MAY: STARTTLS where offered, any certificate. VERIFY: STARTTLS or nothing. IMPLICIT: from the start."""
+    """NONE: in clear. MAY: STARTTLS where offered, any certificate. VERIFY: STARTTLS or nothing. IMPLICIT: from the
+    start.
+    """
 
     NONE = auto()
     MAY = auto()

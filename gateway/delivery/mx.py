@@ -1,7 +1,7 @@
 """The hosts to try for a domain, in order (RFC 5321 5.1, RFC 7505, RFC 3974), and what to say when there are none.
 
-CNAMEs are followed by the resolver. If we ourselves are among the MX hosts, those that are no nearer than we are left out
-(5.1: a relay must not send to hosts of its own or a greater preference number), so no loop can form.
+CNAMEs are followed by the resolver. If we ourselves are among the MX hosts, those that are no nearer than we are left
+out (5.1: a relay must not send to hosts of its own or a greater preference number), so no loop can form.
 """
 
 import random

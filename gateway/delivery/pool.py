@@ -1,7 +1,7 @@
 """Connections kept for the next message, and what is known of hosts: which are down, which nobody has reached yet.
 
-A host that did not answer is left alone for a while, so that its mail does not tie up the deliveries of others. To a host
-that has not answered yet only few connect at once; others wait a moment for their news and then give way.
+A host that did not answer is left alone for a while, so that its mail does not tie up the deliveries of others. To a
+host that has not answered yet only few connect at once; others wait a moment for their news and then give way.
 """
 
 import asyncio

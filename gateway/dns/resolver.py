@@ -27,7 +27,7 @@ MAX_IN_FLIGHT = 500  # queries out at once
 
 @dataclass(frozen=True, slots=True)
 class ResolverSettings:
-    """servers: `ip:port` texts, none: the system's; lifetime_s: one look-up with all its retries; timeout_s: one try."""
+    """servers: `ip:port`, none: the system's; lifetime_s: one look-up with all its retries; timeout_s: one try."""
 
     servers: Sequence[str] = ()
     lifetime_s: float = 8.0

@@ -1,6 +1,7 @@
 """Body files in Maildir++ shape: `time.MxPy.host,S=size,W=size,U=uid:2,flags`, CRLF line ends, immutable.
 
-Other programs (mutt, Dovecot) can read them. A file is synced in `tmp`, then renamed into `cur`, whose folder is synced.
+Other programs (mutt, Dovecot) can read them. A file is synced in `tmp`, then renamed into `cur`, whose folder is
+synced.
 """
 
 import itertools

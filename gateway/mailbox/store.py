@@ -1,8 +1,8 @@
 """The message store: one folder a user, Maildir++ files and an index (docs/store.md).
 
-Delivery: write and sync the file; take a UID; rename and sync the folder; insert; commit; only then is it delivered. A crash
-leaves at worst a file that no index row names, or a message whose retry is known by its delivery id.
-All calls block: they belong in a small pool, never on an event loop.
+Delivery: write and sync the file; take a UID; rename and sync the folder; insert; commit; only then is it delivered.
+A crash leaves at worst a file that no index row names, or a message whose retry is known by its delivery id. All
+calls block: they belong in a small pool, never on an event loop.
 """
 
 import threading
@@ -82,7 +82,9 @@ class MessageStore:
         return len(files)
 
     def _folder(self, account: str) -> Path:
-        """Local parts come from the accounts database and are checked there; a slash or a dot-name must never get here."""
+        """Local parts come from the accounts database and are checked there; a slash or a dot-name must never get
+        here.
+        """
         local, _, domain = account.rpartition("@")
         if (
             not local

@@ -1,4 +1,4 @@
-"""Delivery status notifications: composing the report (RFC 3461, 3462, 3464; RFC 6533 where addresses are not ASCII)."""
+"""Delivery status notifications: composing the report (RFC 3461, 3462, 3464; RFC 6533 for non-ASCII addresses)."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass

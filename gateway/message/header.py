@@ -15,8 +15,11 @@ MAX_DECODED = 4096  # octets of one field that are decoded for rules
 
 # field = field-name ":" unstructured CRLF, with folding; obs-syntax allows blanks before the colon.
 _FIELD = re.compile(rb"([!-9;-~]+)[ \t]*:([^\n]*(?:\n[ \t][^\n]*)*)(?:\n|\Z)")
-_SAFE_CHARSETS = re.compile(r"(?:us-)?ascii|utf-?8|iso-?8859-\d+|windows-125\d|cp125\d|koi8-[ru]|gb(?:2312|k|18030)|big5"
-                            r"|euc-(?:jp|kr)|iso-2022-(?:jp|kr)|shift_?jis|ks_c_5601-1987", re.IGNORECASE)  # fmt: skip
+_SAFE_CHARSETS = re.compile(
+    r"(?:us-)?ascii|utf-?8|iso-?8859-\d+|windows-125\d|cp125\d|koi8-[ru]|gb(?:2312|k|18030)|big5"
+    r"|euc-(?:jp|kr)|iso-2022-(?:jp|kr)|shift_?jis|ks_c_5601-1987",
+    re.IGNORECASE,
+)
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,7 +1,7 @@
 """Listening sockets and the accept loop.
 
-The supervisor binds; workers inherit every socket and all accept from the same one, so a connection never waits behind a
-worker that is down or busy while another is free (docs/decisions/0003-shared-listening-socket.md).
+The supervisor binds; workers inherit every socket and all accept from the same one, so a connection never waits
+behind a worker that is down or busy while another is free (docs/decisions/0003-shared-listening-socket.md).
 """
 
 import asyncio

@@ -1,7 +1,8 @@
-"""The PROXY header (haproxy.org/download/2.8/doc/proxy-protocol.txt) of a connection, before TLS and before any reply.
+"""The PROXY header (haproxy.org/download/2.8/doc/proxy-protocol.txt) of a connection, before TLS and before any
+reply.
 
-Only peers in `[listen] proxy_from` are asked for one; whether the client it names may relay is decided elsewhere. The octets
-are peeked first, so exactly the header is taken from the socket; aiosmtpd's parser reads it.
+Only peers in `[listen] proxy_from` are asked for one; whether the client it names may relay is decided elsewhere. The
+octets are peeked first, so exactly the header is taken from the socket; aiosmtpd's parser reads it.
 """
 
 import asyncio

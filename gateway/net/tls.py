@@ -32,7 +32,9 @@ class KeyMaterial:
         self.refresh()
 
     def refresh(self) -> bool:
-        """Reread if a file changed and the pair fits; True when it was taken. Raises ConfigError at the first load only."""
+        """Reread if a file changed and the pair fits; True when it was taken. Raises ConfigError at the first load
+        only.
+        """
         seen = tuple(_stamp(path) for path in (self._settings.certificate, self._settings.key))
         if seen == self._seen:
             return False

@@ -107,6 +107,42 @@ def claims_us(context: Context) -> bool:
         return False
 
 
+def _tls_version(context: Context) -> str | None:
+    return None if context.session.tls is None else context.session.tls.version
+
+
+def _tls_cipher(context: Context) -> str | None:
+    return None if context.session.tls is None else context.session.tls.cipher
+
+
+def _sender_is_local(context: Context) -> bool:
+    mailbox = _mailbox(context)
+    return mailbox is not None and context.directory.is_local(mailbox.domain)
+
+
+def _recipient_domain(context: Context) -> str:
+    return "" if context.recipient is None else context.recipient.domain.ascii
+
+
+def _recipient_is_local(context: Context) -> bool:
+    return context.recipient is not None and context.directory.is_local(context.recipient.domain)
+
+
+def _recipient_is_relayed(context: Context) -> bool:
+    return context.recipient is not None and context.directory.is_relayed(context.recipient.domain)
+
+
+def _recipient_exists(context: Context) -> bool:
+    """Nothing is known of others' mailboxes, so they count as existing."""
+    if context.recipient is None or not context.directory.is_local(context.recipient.domain):
+        return True
+    return context.directory.exists(context.recipient)
+
+
+def _has_8bit(context: Context) -> bool:
+    return context.message is not None and context.message.has_8bit
+
+
 def _direction(context: Context) -> str:
     """inbound: from outside; internal: ours to ours; outbound: ours to others (of the recipients so far)."""
     if not context.session.may_relay:
@@ -149,8 +185,8 @@ def _facts() -> dict[str, Fact]:
         ("session.errors", number, connect, lambda c: c.errors, "commands refused so far in this session"),
         ("session.transactions", number, connect, lambda c: c.transactions, "transactions begun in this session"),
         ("session.tls.active", boolean, connect, lambda c: c.session.tls is not None, "is the connection encrypted?"),
-        ("session.tls.version", text, connect, lambda c: c.session.tls.version if c.session.tls else None, "TLSv1.3, or none"),
-        ("session.tls.cipher", text, connect, lambda c: c.session.tls.cipher if c.session.tls else None, "cipher suite, or none"),
+        ("session.tls.version", text, connect, _tls_version, "TLSv1.3, or none"),
+        ("session.tls.cipher", text, connect, _tls_cipher, "cipher suite, or none"),
         ("auth.user", text, connect, lambda c: c.session.user, "who signed in, or none"),
         ("auth.method", text, connect, lambda c: c.session.auth_method or None, "PLAIN, LOGIN, or none"),
         ("helo.name", text, helo, lambda c: c.session.helo, "name given by HELO or EHLO"),
@@ -162,16 +198,16 @@ def _facts() -> dict[str, Fact]:
         ("sender.local", text, sender, lambda c: m.local_part if (m := _mailbox(c)) else "", "its local part"),
         ("sender.domain", text, sender, lambda c: m.domain.ascii if (m := _mailbox(c)) else "", "its domain"),
         ("sender.is_null", boolean, sender, lambda c: _mailbox(c) is None, "the null reverse-path of DSNs"),
-        ("sender.is_local", boolean, sender, lambda c: (m := _mailbox(c)) is not None and c.directory.is_local(m.domain), "of a local domain"),
+        ("sender.is_local", boolean, sender, _sender_is_local, "of a local domain"),
         ("recipient.address", text, recipient, lambda c: str(c.recipient or ""), "forward-path"),
         ("recipient.local", text, recipient, lambda c: c.recipient.local_part if c.recipient else "", "its local part"),
-        ("recipient.domain", text, recipient, lambda c: c.recipient.domain.ascii if c.recipient else "", "its domain"),
-        ("recipient.is_local", boolean, recipient, lambda c: c.recipient is not None and c.directory.is_local(c.recipient.domain), "stored here"),
-        ("recipient.is_relayed", boolean, recipient, lambda c: c.recipient is not None and c.directory.is_relayed(c.recipient.domain), "of [relay_domains]"),
-        ("recipient.exists", boolean, recipient, lambda c: c.recipient is None or not c.directory.is_local(c.recipient.domain) or c.directory.exists(c.recipient), "false for a local address without account or alias"),
-        ("recipients.count", number, recipient, lambda c: c.recipient_count, "recipients accepted before this one; at message: all"),
+        ("recipient.domain", text, recipient, _recipient_domain, "its domain"),
+        ("recipient.is_local", boolean, recipient, _recipient_is_local, "stored here"),
+        ("recipient.is_relayed", boolean, recipient, _recipient_is_relayed, "of [relay_domains]"),
+        ("recipient.exists", boolean, recipient, _recipient_exists, "false: a local address without account or alias"),
+        ("recipients.count", number, recipient, lambda c: c.recipient_count, "recipients accepted so far"),
         ("message.size", number, message, lambda c: c.message.size if c.message else 0, "octets"),
-        ("message.has_8bit", boolean, message, lambda c: c.message is not None and c.message.has_8bit, "octets over 127"),
+        ("message.has_8bit", boolean, message, _has_8bit, "octets over 127"),
         ("message.subject", text, message, lambda c: c.header.text("Subject"), "decoded, or none"),
         ("message.from_address", text, message, _from_address, "author's address, or none"),
         ("message.from_domain", text, message, _from_domain, "author's domain, or none"),

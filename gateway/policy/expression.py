@@ -33,7 +33,9 @@ class ExpressionError(ValueError):
 
 @dataclass(frozen=True, slots=True)
 class Condition:
-    """test: the compiled condition; facts: names it may read; lists: names it uses; constant: its value if it has no fact."""
+    """test: the compiled condition; facts: names it may read; lists: names it uses; constant: its value if it has no
+    fact.
+    """
 
     text: str
     test: Callable[[Context], bool]

@@ -1,7 +1,8 @@
-"""Loading a policy folder: YAML files in name order, lists, and errors that carry file:line:column, a caret and advice.
+"""Loading a policy folder: YAML files in name order, lists, and errors that carry file:line:column, a caret and
+advice.
 
-YAML is read as a tree of nodes with their places, and every scalar as text, so that `no`, `on`, `1.10` and a key given twice
-surprise nobody.
+YAML is read as a tree of nodes with their places, and every scalar as text, so that `no`, `on`, `1.10` and a key
+given twice surprise nobody.
 """
 
 import re
@@ -23,7 +24,8 @@ _REPLY = re.compile(r"(?P<code>[1-9]\d\d)(?: (?P<status>\d\.\d{1,3}\.\d{1,3}))? 
 _PLACE = re.compile(r"\{([^{}]*)\}")
 # A key of a rule with a plain value on its line; `lead` is the indent with the dash of a list.
 _SENTENCE = re.compile(
-    rf"(?P<lead>\s*(?:- +)?)(?P<key>(?:{'|'.join(Action)}|when|reply): +)(?P<value>[^\s'\"|>&*!#].*?)(?P<comment>\s+#.*)?\s*"
+    rf"(?P<lead>\s*(?:- +)?)(?P<key>(?:{'|'.join(Action)}|when|reply): +)"
+    r"(?P<value>[^\s'\"|>&*!#].*?)(?P<comment>\s+#.*)?\s*"
 )
 _CLASS = {Action.REJECT: "5", Action.DEFER: "4"}
 _RULE_KEYS = (*Action, "when", "reply")

@@ -1,7 +1,7 @@
 """POP3 without sockets (RFC 1939, 2449 CAPA, 2595 STLS, 3206 response codes): command lines in, answers out.
 
-The driver owns the socket, TLS, the password check and the store; it does what an Action asks and tells the result. The maildrop
-is a snapshot taken at login; DELE takes effect at QUIT only. USER and PASS want TLS.
+The driver owns the socket, TLS, the password check and the store; it does what an Action asks and tells the result.
+The maildrop is a snapshot taken at login; DELE takes effect at QUIT only. USER and PASS want TLS.
 """
 
 from collections.abc import Callable

@@ -1,7 +1,9 @@
-"""The runner: claims what is due, fair by destination, delivers many at once, and settles each claim in one transaction.
+"""The runner: claims what is due, fair by destination, delivers many at once, and settles each claim in one
+transaction.
 
-A destination begins with two deliveries at once and earns more by success; one that is down makes all its mail wait and
-keeps nobody else's. Every claim ends in settle or release; a claim lost by a crash comes back when its lease is void.
+A destination begins with two deliveries at once and earns more by success; one that is down makes all its mail wait
+and keeps nobody else's. Every claim ends in settle or release; a claim lost by a crash comes back when its lease is
+void.
 """
 
 import asyncio

@@ -1,7 +1,8 @@
 """Signing in, for every protocol: passwords checked off the event loop, guessing slowed and then locked out.
 
-Attempts count before the password is looked at, so a hundred connections at once guess no faster than one. The count is by
-client address and by account; an address that signed in to the account lately is not shut out by others' guesses.
+Attempts count before the password is looked at, so a hundred connections at once guess no faster than one. The count
+is by client address and by account; an address that signed in to the account lately is not shut out by others'
+guesses.
 """
 
 import asyncio

@@ -1,7 +1,7 @@
 """The driver of one SMTP session: asks the policy, holds the fixed guards, hands accepted mail to intake.
 
-Refusals at connect, helo and sender are kept and answer each RCPT (docs/policy.md, delayed refusals), so that the trace has
-sender and recipient. The relay guard stands here, after whatever the rules say.
+Refusals at connect, helo and sender are kept and answer each RCPT (docs/policy.md, delayed refusals), so that the
+trace has sender and recipient. The relay guard stands here, after whatever the rules say.
 """
 
 import asyncio
@@ -63,7 +63,9 @@ class SmtpSettings:
 
 @dataclass(slots=True)
 class SmtpService:
-    """What all sessions of a process share. `policy` is replaced whole at a reload; a session keeps the one it began with."""
+    """What all sessions of a process share. `policy` is replaced whole at a reload; a session keeps the one it began
+    with.
+    """
 
     settings: SmtpSettings
     policy: Policy

@@ -59,6 +59,7 @@ class SmtpListener:
         self._service = service
         self._tls = tls
         self._sessions: set[SmtpServer] = set()
+        self._drained = asyncio.Event()
         self._arriving: set[asyncio.Task[None]] = set()
         self._acceptors = [Acceptor(listening, self._on_connection) for listening in sockets]
         self._server_port = sockets[0].getsockname()[1] if sockets else 0
@@ -115,7 +116,7 @@ class SmtpListener:
                 tls_context=self._tls,
                 repair_line_ends=session.client_ip in self._settings.repair_bare_lf_from,
                 xclient=may_xclient,
-                on_done=self._sessions.discard,
+                on_done=self._done,
             )
             self._sessions.add(server)
             return server
@@ -132,6 +133,11 @@ class SmtpListener:
             return False
         return True
 
+    def _done(self, server: SmtpServer) -> None:
+        self._sessions.discard(server)
+        if not self._sessions:
+            self._drained.set()
+
     def _turn_away(self, connection: socket.socket, answer: Reply | None, result: str) -> None:
         self._service.metrics.connections.labels(self._settings.name, result).inc()
         if answer is not None and not self._settings.is_implicit_tls:
@@ -147,8 +153,9 @@ class SmtpListener:
             task.cancel()  # still in the PROXY header or the handshake: nothing was said yet
         for server in list(self._sessions):
             server.drain()
-        while self._sessions:
-            await asyncio.sleep(0.05)
+        self._drained.clear()
+        if self._sessions:
+            await self._drained.wait()
 
 
 def _plain_ip(text: str) -> str:

@@ -1,7 +1,7 @@
 """The client side of SMTP without sockets: reading replies, the server's extensions, and the octets of a transaction.
 
-`delivery.relay` owns the connection and the clock. Commands of a transaction go out in one piece where the server offers
-PIPELINING (RFC 2920), the content by BDAT where it offers CHUNKING (RFC 3030).
+`delivery.relay` owns the connection and the clock. Commands of a transaction go out in one piece where the server
+offers PIPELINING (RFC 2920), the content by BDAT where it offers CHUNKING (RFC 3030).
 """
 
 import re

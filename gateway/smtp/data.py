@@ -1,7 +1,8 @@
 """End of data and what the content looks like, for DATA and BDAT, as streams (RFC 5321 4.5.2, 2.3.8; RFC 3030).
 
-Pure and border-safe: any split of the octets gives the same result. The only end of data is CRLF "." CRLF; a bare CR or
-LF is counted, never taken for a line end, so no smuggled dot ends a message here. The caller decides what breaches cost.
+Pure and border-safe: any split of the octets gives the same result. The only end of data is CRLF "." CRLF; a bare CR
+or LF is counted, never taken for a line end, so no smuggled dot ends a message here. The caller decides what breaches
+cost.
 """
 
 import re
@@ -26,7 +27,7 @@ class ContentScanner:
     line_limit: octets of a line with its CRLF (RFC 5321 4.5.3.1.6 says 1000).
     """
 
-    __slots__ = ("_line", "_limit", "_pending_cr", "facts")
+    __slots__ = ("_limit", "_line", "_pending_cr", "facts")
 
     def __init__(self, line_limit: int) -> None:
         self._limit = line_limit

@@ -1,4 +1,4 @@
-"""Every reply that the protocol itself gives (RFC 5321 4.2, RFC 3463, RFC 5248). Judgement's replies are in policies."""
+"""Every reply that the protocol itself gives (RFC 5321 4.2, RFC 3463, RFC 5248). Judgement's are in policies."""
 
 from gateway.core.reply import Reply, reply
 

@@ -1,9 +1,9 @@
 """Counters that hold over all processes of this machine: gauges (connections now) and windows (events lately).
 
-One anonymous shared mapping, made before fork: a set-associative table of buckets of eight entries. A gauge keeps a column
-for each process slot, so that a killed process's share can be dropped; a window counts to its expiry and is then
-forgotten. The lock is a POSIX record lock, which the kernel frees when its holder dies. Bounded: a full bucket gives up
-its window that expires first; an entry with a gauge in use is never given up.
+One anonymous shared mapping, made before fork: a set-associative table of buckets of eight entries. A gauge keeps a
+column for each process slot, so that a killed process's share can be dropped; a window counts to its expiry and is
+then forgotten. The lock is a POSIX record lock, which the kernel frees when its holder dies. Bounded: a full bucket
+gives up its window that expires first; an entry with a gauge in use is never given up.
 """
 
 import fcntl

@@ -1,8 +1,8 @@
 """The spool: message octets on their way in, and the files of large messages in the queue.
 
 A message stays in memory up to 64 KiB, then goes on in a file below `tmp/`. `keep` syncs that file, moves it to its
-final name and syncs the folder, all off the event loop; only after that may a row name it. Nothing here is durable before
-`keep` returns, and a crash leaves at worst a file without a row, which `sweep` removes.
+final name and syncs the folder, all off the event loop; only after that may a row name it. Nothing here is durable
+before `keep` returns, and a crash leaves at worst a file without a row, which `sweep` removes.
 """
 
 import asyncio

@@ -28,7 +28,7 @@ BUSY_TIMEOUT_MS = 30_000
 
 
 def connect(path: Path, *, durable: bool = True) -> sqlite3.Connection:
-    """A connection in autocommit mode, WAL, with the pragmas that all stores share. Only after fork, never across it."""
+    """A connection in autocommit mode, WAL, with the pragmas all stores share. Only after fork, never across it."""
     connection = sqlite3.connect(path, isolation_level=None, check_same_thread=False, timeout=BUSY_TIMEOUT_MS / 1000)
     connection.execute("PRAGMA journal_mode=WAL")
     connection.execute(f"PRAGMA synchronous={'FULL' if durable else 'NORMAL'}")
@@ -75,7 +75,7 @@ def sync_directory(path: Path) -> None:
         os.close(descriptor)
 
 
-class _flock:  # noqa: N801  # reads as the call it is
+class _flock:  # reads as the call it is
     """The lock among writing processes; the kernel frees it when its holder dies."""
 
     def __init__(self, path: Path) -> None:

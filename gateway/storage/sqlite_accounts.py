@@ -1,4 +1,6 @@
-"""Accounts and aliases on SQLite. Reads are cached and dropped when another process has written (PRAGMA data_version)."""
+"""Accounts and aliases on SQLite. Reads are cached and dropped when another process has written (PRAGMA
+data_version).
+"""
 
 import sqlite3
 import threading

@@ -224,7 +224,9 @@ class SqliteQueue:
         return self.writer.call(job)
 
     def set_state(self, wanted: Filter, action: str) -> int:
-        """action: "retry" (now), "hold", "release". Rows under a lease are left to their runner. Returns rows changed."""
+        """action: "retry" (now), "hold", "release". Rows under a lease are left to their runner. Returns rows
+        changed.
+        """
         where, values = _where(wanted)
         change = {
             "retry": ("due = :now", READY),
@@ -232,7 +234,7 @@ class SqliteQueue:
             "release": ("state = 0, due = :now", HELD),
         }[action]
         sql = (
-            f"UPDATE recipient SET {change[0].replace(':now', '?')} WHERE state = {change[1]} AND id IN"  # noqa: S608
+            f"UPDATE recipient SET {change[0].replace(':now', '?')} WHERE state = {change[1]} AND id IN"
             f" (SELECT recipient.id FROM recipient JOIN message ON message.id = message WHERE {where})"
         )
         now = [time.time()] if ":now" in change[0] else []
@@ -285,8 +287,8 @@ def _insert(connection: sqlite3.Connection, message: NewMessage, name: str | Non
         "INSERT INTO blob(size, octets, name) VALUES(?, ?, ?)", (message.blob.size, octets, name)
     ).lastrowid
     row = connection.execute(
-        "INSERT INTO message(queue_id, created, expires, reverse_path, body, smtputf8, ret, envid, info, header, offset,"
-        " blob) VALUES(?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+        "INSERT INTO message(queue_id, created, expires, reverse_path, body, smtputf8, ret, envid, info, header,"
+        " offset, blob) VALUES(?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
         (
             message.queue_id, message.created, message.expires, str(message.reverse_path), message.body,
             message.smtputf8, message.ret, message.envid, json.dumps(dict(message.info)), message.header,
@@ -322,7 +324,7 @@ def _pick(
     for _ in range(_PASSES):
         marks = ",".join("?" * len(excluded))
         rows = connection.execute(
-            f"SELECT id, message, destination FROM recipient WHERE state = 0 AND due <= ?"  # noqa: S608
+            f"SELECT id, message, destination FROM recipient WHERE state = 0 AND due <= ?"
             f" AND destination NOT IN ({marks}) ORDER BY due LIMIT {_SCAN}",
             [now, *excluded],
         ).fetchall()

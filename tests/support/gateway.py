@@ -15,7 +15,7 @@ from pathlib import Path
 from types import TracebackType
 
 from gateway.accounts.credentials import hash_password
-from gateway.cli.setup import write_certificate
+from gateway.defaults import write_certificate
 from gateway.storage.sqlite_accounts import SqliteAccounts
 from tests.support.process import Daemon, Finished, free_port, run, wait_until
 

@@ -1,0 +1,163 @@
+"""The demo's little internet: a gateway for example.org, another that plays remote.example, and their DNS."""
+
+import os
+import secrets
+import shutil
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+import urllib.request
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from gateway.accounts.credentials import hash_password
+from gateway.core.errors import SmarthostError
+from gateway.defaults import default_policies, write_certificate
+from gateway.demo.nameserver import NameServer
+from gateway.storage.sqlite_accounts import SqliteAccounts
+
+LISTENERS = ("smtp", "submission", "submissions", "pop3", "pop3s", "metrics")
+START_S = 30.0
+SIZE_LIMIT = "1MB"
+
+
+@dataclass
+class Site:
+    """One gateway in a folder of its own. Ports are loopback and below 32768."""
+
+    name: str
+    domain: str
+    users: dict[str, str]  # address to password
+    folder: Path
+    ports: dict[str, int] = field(default_factory=dict)
+    process: "subprocess.Popen[bytes] | None" = None
+
+    @property
+    def config(self) -> Path:
+        return self.folder / "smarthost.toml"
+
+    @property
+    def hostname(self) -> str:
+        return f"mail.{self.domain}"
+
+    def prepare(self, dns: str, remote_port: int) -> None:
+        self.folder.mkdir(mode=0o755)
+        shutil.copytree(default_policies(), self.folder / "policies")
+        write_certificate(self.folder / "tls", self.hostname)
+        listen = "\n".join(
+            f'{name} = "127.0.0.1:{port}"' if name == "metrics" else f'{name} = ["127.0.0.1:{port}"]'
+            for name, port in self.ports.items()
+        )
+        self.config.write_text(
+            f'[gateway]\nhostname = "{self.hostname}"\nuser = "{_service_user()}"\nworkers = 2\n'
+            f"[listen]\n{listen}\n"
+            '[networks]\ntrusted = ["127.0.0.1/32"]\n'
+            f'[limits]\nsize = "{SIZE_LIMIT}"\n'
+            f"[delivery]\nport = {remote_port}\nallow_private = true\n"
+            f'[dns]\nservers = ["{dns}"]\n'
+            f'[domains."{self.domain}"]\n',
+            encoding="utf-8",
+        )
+        data = self.folder / "data"
+        data.mkdir(mode=0o700)
+        accounts = SqliteAccounts(data / "accounts.db")
+        for address, password in self.users.items():
+            accounts.add(address, hash_password(password))
+        accounts.close()
+
+    def start(self) -> None:
+        with (self.folder / "gateway.log").open("wb") as log:
+            self.process = subprocess.Popen(  # noqa: S603  # our own program
+                [sys.executable, "-m", "gateway", "run", "-c", str(self.config)],
+                stdout=log,
+                stderr=log,
+                start_new_session=True,
+            )
+        deadline = time.monotonic() + START_S
+        while not self._is_ready():
+            if self.process.poll() is not None or time.monotonic() > deadline:
+                raise SmarthostError(f"{self.name} did not start:\n{(self.folder / 'gateway.log').read_text()[-2000:]}")
+            time.sleep(0.05)
+
+    def _is_ready(self) -> bool:
+        try:
+            with urllib.request.urlopen(f"http://127.0.0.1:{self.ports['metrics']}/readyz", timeout=5):
+                return True
+        except OSError:
+            return False
+
+    def stop(self) -> None:
+        if self.process is not None:
+            self.process.terminate()
+            self.process.wait(timeout=40)
+            self.process = None
+
+
+class Internet:
+    """Both sites and their name server; a context manager that leaves nothing behind."""
+
+    def __init__(self) -> None:
+        self._folder = Path(tempfile.mkdtemp(prefix="smarthost-demo-"))
+        self._folder.chmod(0o755)
+        ports = iter(free_ports(2 * len(LISTENERS)))
+        password = secrets.token_urlsafe(9)
+        here = {"alice@example.org": password, "bob@example.org": password}
+        self.home = Site("the gateway", "example.org", here, self._folder / "gateway")
+        self.remote = Site(
+            "the remote side", "remote.example", {"carol@remote.example": password}, self._folder / "remote"
+        )
+        for site in (self.home, self.remote):
+            site.ports = {name: next(ports) for name in LISTENERS}
+        self.dns = NameServer(
+            [
+                "remote.example MX 10 mail.remote.example.",
+                "mail.remote.example A 127.0.0.1",
+                "example.org MX 10 mail.example.org.",
+            ]
+        )
+
+    def __enter__(self) -> "Internet":
+        self.dns.start()
+        try:
+            self.home.prepare(self.dns.address, self.remote.ports["smtp"])
+            self.remote.prepare(self.dns.address, self.home.ports["smtp"])
+            self.home.start()
+            self.remote.start()
+        except BaseException:
+            self.close()
+            raise
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        for site in (self.home, self.remote):
+            site.stop()
+        self.dns.stop()
+        shutil.rmtree(self._folder, ignore_errors=True)
+
+
+def free_ports(count: int) -> list[int]:
+    """Loopback ports below the ephemeral range that nobody listens on."""
+    found: set[int] = set()
+    while len(found) < count:
+        port = 10_000 + secrets.randbelow(22_000)
+        with socket.socket() as probe:
+            try:
+                probe.bind(("127.0.0.1", port))
+            except OSError:
+                continue
+        found.add(port)
+    return sorted(found)
+
+
+def _service_user() -> str:
+    """As root the demo drops to nobody, where nobody can read this installation."""
+    if os.geteuid() != 0:
+        return "unused"
+    folders = [Path(sys.prefix), Path(sys.base_prefix), Path(__file__).resolve()]
+    readable = all(parent.stat().st_mode & 0o001 for path in folders for parent in path.parents)
+    return "nobody" if readable else "root"
