@@ -1,4 +1,4 @@
-"""A real gateway in a temporary folder: two SMTP workers, every role, loopback high ports, started and stopped by pid."""
+"""A real gateway in a temporary folder: two SMTP workers, every role, loopback high ports, stopped by pid."""
 
 import json
 import os
@@ -27,7 +27,7 @@ STRANGER = "127.0.0.9"  # a loopback address outside of what tests call trusted
 
 
 class Gateway:
-    """settings: TOML sections to add or replace, such as {"limits": {"size": "1MB"}}; `policies` replaces files by name.
+    """settings: TOML sections to add or replace: {"limits": {"size": "1MB"}}; `policies` replaces files by name.
 
     trusted is 127.0.0.1 only, so that another loopback source address is a stranger (see `STRANGER`). As root the
     gateway drops to `nobody`, in a folder of its own below /tmp, since pytest's are closed to others.

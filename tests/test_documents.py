@@ -1,0 +1,53 @@
+"""The reference pages name what the program has, no more and no less."""
+
+import re
+from pathlib import Path
+
+from pydantic import BaseModel
+
+from gateway.config import Config, LocalDomain, NextHop, Route
+from gateway.policy.catalogue import FACTS, FUNCTIONS
+from gateway.telemetry.metrics import Metrics
+
+DOCS = Path(__file__).resolve().parents[1] / "docs"
+
+
+def first_column(page: str) -> set[str]:
+    return set(re.findall(r"^\| `([^`]+)`", (DOCS / page).read_text(encoding="utf-8"), re.MULTILINE))
+
+
+def keys() -> set[str]:
+    found: set[str] = set()
+    for name, field in Config.model_fields.items():
+        section = field.annotation
+        if isinstance(section, type) and issubclass(section, BaseModel):
+            found.update(f"{name}.{key}" for key in section.model_fields)
+    assert not LocalDomain.model_fields
+    found.add('domains."NAME"')
+    found.update(f'relay_domains."NAME".{key}' for key in NextHop.model_fields)
+    found.update(f"routes.default.{key}" for key in Route.model_fields)
+    return found
+
+
+def test_every_configuration_key_is_documented_and_none_else() -> None:
+    assert first_column("configuration.md") == keys()
+
+
+def test_every_fact_is_documented_and_none_else() -> None:
+    assert first_column("policy.md") == {*FACTS, *(f'{name}("…")' for name in FUNCTIONS)}
+
+
+def test_every_metric_is_documented_and_none_else(tmp_path: Path) -> None:
+    metrics = Metrics(tmp_path, "test-0")
+    names = set()
+    for value in vars(metrics).values():
+        suffix = "_total" if value._type == "counter" else ""
+        names.add(value._name + suffix)
+    assert first_column("metrics.md") == names
+
+
+def test_the_readme_names_the_two_commands_first() -> None:
+    lines = (DOCS.parent / "README.md").read_text(encoding="utf-8").splitlines()
+    indented = [line.strip() for line in lines if line.startswith("    ")]
+    assert indented[0].startswith("make run")
+    assert indented[1].startswith("make test")
