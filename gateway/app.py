@@ -6,7 +6,6 @@ import os
 import socket
 import sys
 from collections.abc import Awaitable, Callable, Iterable
-from pathlib import Path
 
 import uvloop
 
@@ -33,7 +32,7 @@ from gateway.storage.spool import Spool
 from gateway.storage.sqlite_accounts import SqliteAccounts
 from gateway.storage.sqlite_queue import SqliteQueue
 from gateway.storage.sqlite_trace import SqliteTrace
-from gateway.supervisor import Identity, Role, Supervisor, find_identity, lock_data
+from gateway.supervisor import Role, Supervisor, find_identity, lock_data, own_data
 from gateway.telemetry import log, metrics
 
 ROLES = ("smtp", "queue", "store", "admin")
@@ -46,7 +45,7 @@ def run_gateway(config: Config, roles: Iterable[str] = ROLES) -> int:
     """Everything, in the foreground, until a signal. Raises ConfigError before anything listens."""
     log.configure()
     identity = find_identity(config.gateway.user)
-    prepare_folders(config, identity)
+    own_data(config.data, identity)
     lock_data(config.data)
     metrics.prepare(config.data / "run" / "metrics")
     if identity is not None:
@@ -58,22 +57,6 @@ def run_gateway(config: Config, roles: Iterable[str] = ROLES) -> int:
     supervisor.run_once(lambda: prepare_data(config))
     _log.info("started", hostname=config.gateway.hostname, pid=os.getpid(), listen=_addresses(shared))
     return supervisor.run()
-
-
-def prepare_folders(config: Config, identity: Identity | None) -> None:
-    for folder in (config.data, config.data / "run", config.data / "mail"):
-        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-        if identity is not None:
-            _own(folder, identity)
-    if identity is not None:
-        # What was made by root before (`init`, an older run) becomes the service's own.
-        for path in config.data.rglob("*"):
-            if path.lstat().st_uid == 0:
-                _own(path, identity)
-
-
-def _own(path: Path, identity: Identity) -> None:
-    os.chown(path, identity.uid, identity.gid, follow_symlinks=False)
 
 
 def prepare_data(config: Config) -> None:

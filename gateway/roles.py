@@ -16,6 +16,7 @@ from gateway.accounts.credentials import CredentialChecker
 from gateway.accounts.directory import AccountDirectory
 from gateway.config import Config
 from gateway.core.errors import ConfigError
+from gateway.delivery.connection import Connection, TlsMode
 from gateway.delivery.local import LocalDelivery
 from gateway.delivery.mx import MxSettings
 from gateway.delivery.pool import Pool, PoolSettings
@@ -36,7 +37,7 @@ from gateway.servers.metrics import MetricsServer
 from gateway.servers.pop3 import Pop3Listener, Pop3Settings
 from gateway.servers.smtp import SmtpService, SmtpSettings
 from gateway.servers.smtp_listener import ListenerSettings, SmtpListener
-from gateway.smtp.server import ServerSettings
+from gateway.smtp.handler import ServerSettings
 from gateway.storage.counters import SharedCounters
 from gateway.storage.spool import Spool
 from gateway.storage.sqlite_accounts import SqliteAccounts
@@ -221,7 +222,14 @@ async def run_queue(process: Process) -> None:
         ResolverSettings(config.dns.servers),
         lambda rdtype, result, seconds: found.dns_seconds.labels(rdtype, result).observe(seconds),
     )
-    pool = Pool(PoolSettings(config.gateway.hostname, config.delivery.connect_timeout, config.delivery.source))
+
+    def connected(connection: Connection) -> None:
+        if connection.tls_version:
+            policy = "verify" if connection.target.mode in (TlsMode.VERIFY, TlsMode.IMPLICIT) else "may"
+            found.tls.labels("out", connection.tls_version, policy).inc()
+
+    delivery = config.delivery
+    pool = Pool(PoolSettings(config.gateway.hostname, delivery.connect_timeout, delivery.source), connected)
     mx = MxSettings(frozenset({config.gateway.hostname}), _own_addresses(config), config.delivery.allow_private)
     plan = RetryPlan(config.queue.retry, config.queue.expire, config.queue.warn_after)
     runner = Runner(
@@ -280,6 +288,9 @@ async def run_admin(process: Process) -> None:
         for state, count in counts.items():
             process.metrics.queue_messages.labels(state).set(count)
         process.metrics.queue_oldest.set(oldest)
+        if shared.keys is not None:
+            expiry = shared.keys.expiry()
+            process.metrics.certificate_expiry.labels(config.gateway.hostname).set(expiry - time.time())
 
     async def show_metrics() -> tuple[int, str, bytes]:
         await measure()

@@ -79,6 +79,17 @@ def become(identity: Identity | None) -> None:
     os.umask(0o077)
 
 
+def own_data(folder: Path, identity: Identity | None) -> None:
+    """Make the data folder; what root made in it before (`init`) becomes the service's own."""
+    for path in (folder, folder / "run", folder / "mail"):
+        path.mkdir(parents=True, exist_ok=True, mode=0o700)
+    if identity is None:
+        return
+    for path in (folder, *folder.iterdir()):
+        if path.lstat().st_uid == 0:
+            os.chown(path, identity.uid, identity.gid, follow_symlinks=False)
+
+
 def lock_data(folder: Path, *, wait_s: float = LOCK_WAIT_S) -> int:
     """Hold the data folder; children share the hold. Raises ConfigError when another gateway has it."""
     descriptor = os.open(folder / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)

@@ -12,7 +12,7 @@ import click
 
 from gateway.config import Config, load_config
 from gateway.core.errors import SmarthostError
-from gateway.supervisor import become, find_identity
+from gateway.supervisor import become, find_identity, own_data
 
 NO, USAGE, UNREACHABLE = 1, 2, 3
 
@@ -47,7 +47,9 @@ def open_config(path: Path, *, as_service: bool = True) -> Config:
     """as_service: root becomes `[gateway] user` now, before any data is touched."""
     config = load_config(path)
     if as_service:
-        become(find_identity(config.gateway.user))
+        identity = find_identity(config.gateway.user)
+        own_data(config.data, identity)
+        become(identity)
     return config
 
 

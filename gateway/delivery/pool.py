@@ -8,6 +8,7 @@ import asyncio
 import ssl
 import time
 from collections import defaultdict
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TypeVar
 
@@ -40,8 +41,11 @@ class PoolSettings:
 
 
 class Pool:
-    def __init__(self, settings: PoolSettings) -> None:
+    """on_connected: told of each new connection."""
+
+    def __init__(self, settings: PoolSettings, on_connected: Callable[[Connection], None]) -> None:
         self._settings = settings
+        self._on_connected = on_connected
         self._idle: dict[Target, list[Connection]] = defaultdict(list)
         self._idle_count = 0
         self._probing: dict[tuple[str, int], int] = defaultdict(int)
@@ -86,6 +90,7 @@ class Pool:
             raise
         else:
             _remember(self._proven, place, time.monotonic() + PROVEN_S)
+            self._on_connected(connection)
             return connection
         finally:
             if is_probe:

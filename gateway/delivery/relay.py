@@ -3,6 +3,7 @@
 Returns an outcome for every recipient; what that means for the queue is `queue.runner`'s matter.
 """
 
+import asyncio
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
@@ -136,7 +137,7 @@ class Relay:
         is_declared = delivery.body == "8BITMIME" or delivery.smtputf8
         outgoing = Outgoing(
             delivery.reverse_path, delivery.recipients, delivery.size, delivery.body, delivery.smtputf8,
-            delivery.ret, delivery.envid, is_declared and delivery.has_8bit(),
+            delivery.ret, delivery.envid, is_declared and await self._has_8bit(delivery),
         )  # fmt: skip
         refusal = unfit(outgoing, connection.extensions)
         if refusal is None and needs_7bit(outgoing, connection.extensions):
@@ -154,6 +155,10 @@ class Relay:
         has_dsn = connection.extensions.has("DSN")
         self._pool.release(connection)
         return [_outcome(answer, host.name, has_dsn=has_dsn) for answer in answers]
+
+    @staticmethod
+    async def _has_8bit(delivery: Delivery) -> bool:
+        return delivery.has_8bit() if delivery.is_small else await asyncio.to_thread(delivery.has_8bit)
 
     def _manner(self, route: ByMx | FixedHost) -> tuple[TlsMode, int, Credentials | None, str | None]:
         match route:

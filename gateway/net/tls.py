@@ -10,6 +10,8 @@ import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
+from cryptography import x509
+
 from gateway.core.errors import ConfigError
 
 _VERSIONS = {"1.2": ssl.TLSVersion.TLSv1_2, "1.3": ssl.TLSVersion.TLSv1_3}
@@ -56,6 +58,12 @@ class KeyMaterial:
 
     def pem(self) -> bytes:
         return os.pread(self._file, 1 << 20, 0)
+
+    def expiry(self) -> float:
+        """When the certificate ends, seconds since the epoch."""
+        pem = self.pem()
+        certificate = x509.load_pem_x509_certificate(pem[pem.index(b"-----BEGIN CERTIFICATE") :])
+        return certificate.not_valid_after_utc.timestamp()
 
     def minimum(self) -> ssl.TLSVersion:
         return _VERSIONS[self._settings.minimum]

@@ -28,8 +28,8 @@ from gateway.servers.login import LockedOut, LoginGuard, SignedIn, WrongPassword
 from gateway.servers.smtp_record import TransactionRecord
 from gateway.smtp.data import ContentFacts
 from gateway.smtp.grammar import MailArguments, RcptArguments
+from gateway.smtp.handler import Content
 from gateway.smtp.sasl import Credentials
-from gateway.smtp.server import Content
 from gateway.telemetry import log
 from gateway.telemetry.metrics import Metrics
 from gateway.telemetry.recorder import Recorder
@@ -121,6 +121,8 @@ class SmtpDriver:
             self._service.metrics.tls.labels("in", session.tls.version, "none").inc()
 
     def _early_stage(self, stage: Stage, session: Session) -> Reply | None:
+        if self._kept is not None and self._kept.stage is stage:
+            self._kept = None  # a new HELO is judged anew
         if self._kept is not None:
             return None
         if stage is Stage.HELO and not session.may_relay and session.helo.lower() == self._service.settings.hostname:
@@ -163,14 +165,10 @@ class SmtpDriver:
                 return LOCKED_OUT
 
     async def impersonate(self, session: Session, ip: str, port: int | None, name: str | None) -> Session:
-        return replace(
-            session,
-            client_ip=ip,
-            client_port=port or 0,
-            client_name=name,
-            is_trusted=ip in self._service.trusted,
-            user=None,
-        )
+        self._early = TransactionRecord()
+        is_trusted = ip in self._service.trusted
+        client = replace(session, client_ip=ip, client_port=port or 0, client_name=name, is_trusted=is_trusted)
+        return replace(client, user=None, auth_method="")
 
     def closed(self, session: Session) -> None:
         self._finish("closed", None)

@@ -18,7 +18,9 @@ from gateway.core.transaction import Session
 from gateway.net.listener import Acceptor
 from gateway.net.proxy_protocol import read_header
 from gateway.servers.smtp import SmtpDriver, SmtpService
-from gateway.smtp.server import ServerSettings, SmtpServer
+from gateway.smtp.connection import SmtpConnection
+from gateway.smtp.handler import ServerSettings
+from gateway.smtp.server import SmtpServer
 from gateway.telemetry import log
 
 TOO_MANY_IN_ALL = reply(421, "4.7.0", "Too many connections; try again later")
@@ -58,7 +60,7 @@ class SmtpListener:
         self._protocol = protocol
         self._service = service
         self._tls = tls
-        self._sessions: set[SmtpServer] = set()
+        self._sessions: set[SmtpConnection] = set()
         self._drained = asyncio.Event()
         self._arriving: set[asyncio.Task[None]] = set()
         self._acceptors = [Acceptor(listening, self._on_connection) for listening in sockets]
@@ -133,7 +135,7 @@ class SmtpListener:
             return False
         return True
 
-    def _done(self, server: SmtpServer) -> None:
+    def _done(self, server: SmtpConnection) -> None:
         self._sessions.discard(server)
         if not self._sessions:
             self._drained.set()

@@ -5,9 +5,11 @@ import functools
 import json
 import secrets
 import sqlite3
+import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
+from typing import TypeVar
 
 from gateway.core.address import parse_mailbox, path_or_null
 from gateway.message.blob import Blob, FileBlob, MemoryBlob
@@ -24,8 +26,9 @@ from gateway.queue.store import (
     boot_time,
 )
 from gateway.storage.spool import Spool
-from gateway.storage.sqlite import Writer, prepare
+from gateway.storage.sqlite import Writer, connect, prepare
 
+T = TypeVar("T")
 READY, ACTIVE, HELD, CORRUPT = range(4)
 _STATES = (State.READY, State.ACTIVE, State.HELD, State.CORRUPT)
 _SCAN = 500  # due rows looked at in one pass of a claim
@@ -68,6 +71,9 @@ class SqliteQueue:
         self.writer = Writer(path, on_broken=on_broken)
         self.spool = spool
         self._owner = owner
+        self._path = path
+        self._reader: sqlite3.Connection | None = None
+        self._reading = threading.Lock()
 
     # --- in -------------------------------------------------------------------------------------------------------
 
@@ -202,9 +208,16 @@ class SqliteQueue:
 
     # --- for people -----------------------------------------------------------------------------------------------
 
+    def _read(self, query: Callable[[sqlite3.Connection], T]) -> T:
+        """Beside the writers, not among them."""
+        with self._reading:
+            if self._reader is None:
+                self._reader = connect(self._path)
+            return query(self._reader)
+
     def entries(self, wanted: Filter, limit: int = 10_000) -> list[QueueEntry]:
         where, values = _where(wanted)
-        return self.writer.call(
+        return self._read(
             lambda connection: [
                 _entry(row)
                 for row in connection.execute(
@@ -221,7 +234,7 @@ class SqliteQueue:
             row = connection.execute("SELECT id FROM message WHERE queue_id = ?", [queue_id.upper()]).fetchone()
             return None if row is None else self._load(connection, row[0])
 
-        return self.writer.call(job)
+        return self._read(job)
 
     def set_state(self, wanted: Filter, action: str) -> int:
         """action: "retry" (now), "hold", "release". Rows under a lease are left to their runner. Returns rows
@@ -270,15 +283,19 @@ class SqliteQueue:
             age = 0.0 if oldest is None else max(0.0, time.time() - oldest)
             return {state: found.get(number, 0) for number, state in enumerate(_STATES)}, age
 
-        return self.writer.call(job)
+        return self._read(job)
 
     def blob_names(self) -> set[str]:
-        return self.writer.call(
+        return self._read(
             lambda connection: {name for (name,) in connection.execute("SELECT name FROM blob WHERE name IS NOT NULL")}
         )
 
     def close(self) -> None:
         self.writer.stop()
+        with self._reading:
+            if self._reader is not None:
+                self._reader.close()
+                self._reader = None
 
 
 def _insert(connection: sqlite3.Connection, message: NewMessage, name: str | None) -> None:
