@@ -189,7 +189,8 @@ class Sink:
 
     def _watch(self) -> None:
         """The count is read every 5 ms only, so that reading it takes no time from what is measured."""
-        assert self._process is not None and self._process.stdout is not None
+        assert self._process is not None
+        assert self._process.stdout is not None
         kept = b""
         while octets := os.read(self._process.stdout.fileno(), 65_536):
             now = time.monotonic()

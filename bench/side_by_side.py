@@ -1,6 +1,7 @@
 """Smarthost and Postfix in one run, in turns: mail taken in, queued durably and relayed by MX to smtp-sink.
 
-    .venv/bin/python -m bench.side_by_side [--rounds 3] [--messages 2000] [--sessions 10,50] [--reuse]
+    .venv/bin/python -m bench.side_by_side [--rounds 3] [--messages 2000] [--sessions 10,50]
+        [--reuse] [--main-cf KEY=VALUE]
 
 Needs root and Linux. Starts itself again in a network namespace that holds nothing but loopback, with a DNS server on
 127.0.0.1:53 in it, so that both look up the MX as they would in real life and no packet can leave the machine.
@@ -8,6 +9,7 @@ Needs root and Linux. Starts itself again in a network namespace that holds noth
 
 import argparse
 import os
+import signal
 import subprocess
 import sys
 import tempfile
@@ -18,9 +20,20 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from bench.common import (
-    MESSAGE_SIZE, Sink, build, busy_seconds, gateway_settings, median, process_cpu, run_load, show, tree, tree_cpu,
-    tree_memory, work_folder,
-)  # fmt: skip
+    MESSAGE_SIZE,
+    Sink,
+    build,
+    busy_seconds,
+    gateway_settings,
+    median,
+    process_cpu,
+    run_load,
+    show,
+    tree,
+    tree_cpu,
+    tree_memory,
+    work_folder,
+)
 from tests.support.gateway import Gateway
 from tests.support.peers import Postfix, postfix_missing, sink_missing
 from tests.support.process import Daemon, missing
@@ -83,8 +96,8 @@ def start_smarthost(folder: Path, stack: ExitStack) -> System:
     )
 
 
-def start_postfix(folder: Path, stack: ExitStack) -> System:
-    postfix = stack.enter_context(Postfix(folder / "postfix", (SINK, 25), extra_main=MAIN_CF))
+def start_postfix(folder: Path, stack: ExitStack, changes: dict[str, str]) -> System:
+    postfix = stack.enter_context(Postfix(folder / "postfix", (SINK, 25), extra_main=MAIN_CF | changes))
     return System("postfix", postfix.port, postfix.pid, postfix.queue_length, dict, postfix.log)
 
 
@@ -141,6 +154,7 @@ def main(arguments: Sequence[str]) -> int:
     parser.add_argument("--messages", type=int, default=2000, choices=range(10, 50_001), metavar="10..50000")
     parser.add_argument("--sessions", default="10,50", help="numbers of sessions, with commas")
     parser.add_argument("--reuse", action="store_true", help="keep connections instead of a new one a message")
+    parser.add_argument("--main-cf", action="append", default=[], metavar="KEY=VALUE", help="a setting for Postfix")
     options = parser.parse_args(arguments)
     sessions = [int(word) for word in options.sessions.split(",")]
     reason = missing("unshare", "ip", "cc", root=True) or postfix_missing() or sink_missing()
@@ -148,12 +162,14 @@ def main(arguments: Sequence[str]) -> int:
         parser.error(reason)
     enter_namespace(arguments)
 
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # so that everything started is stopped and removed
+    changes = dict(setting.split("=", 1) for setting in options.main_cf)
     records: list[dict[str, object]] = []
     with work_folder() as folder, ExitStack() as stack:
         load, names = build("load", folder), build("names", folder)
         stack.enter_context(Daemon([names, "53", DOMAIN, SINK], log=folder / "names.log"))
         sink = stack.enter_context(Sink(SINK, 25))
-        systems = [start_smarthost(folder, stack), start_postfix(folder, stack)]
+        systems = [start_smarthost(folder, stack), start_postfix(folder, stack, changes)]
         for system in systems:
             measure(system, load, sink, 20, 2, reuse=False)
         idle = {system.name: tree_memory(system.pid) for system in systems}

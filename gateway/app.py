@@ -62,6 +62,7 @@ def run_gateway(config: Config, roles: Iterable[str] = ROLES) -> int:
 def prepare_data(config: Config) -> None:
     """As the service's user, before any listener opens: schemas, migrations, orphaned spool files."""
     spool = Spool(config.data / "spool")
+    spool.prepare()
     queue = SqliteQueue(config.data / "queue.db", spool, owner="prepare")
     removed = spool.sweep(queue.blob_names(), all_ages=True)
     queue.close()

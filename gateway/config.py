@@ -8,7 +8,7 @@ import os
 import re
 import tomllib
 from collections.abc import Mapping
-from ipaddress import ip_network
+from ipaddress import ip_address, ip_network
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -57,7 +57,12 @@ def _host_name(value: str) -> str:
 
 
 def _name_server(value: str) -> str:
-    return value if value.rpartition(":")[2].isdigit() and value.count(":") == 1 else f"{value}:53"
+    """`192.0.2.53`, `192.0.2.53:5353`, `2001:db8::53` or `[2001:db8::53]:5353`, as `address:port` without brackets."""
+    try:
+        return f"{ip_address(value)}:53"
+    except ValueError:
+        host, port = parse_address(value)
+    return f"{ip_address(host)}:{port}"
 
 
 Duration = Annotated[float, BeforeValidator(parse_duration), Field(gt=0)]

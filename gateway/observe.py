@@ -25,7 +25,7 @@ class QueueObserver:
             word = _WORDS[type(outcome)]
             self._metrics.deliveries.labels(transport, word).inc()
             if transport == "local" and isinstance(outcome, Delivered):
-                self._metrics.store_messages.labels("lmtp", "deliver").inc()
+                self._metrics.store_messages.labels("local", "deliver").inc()
             address = str(recipient.forward_path)
             fields = {
                 "queue_id": claim.message.queue_id,
@@ -41,7 +41,7 @@ class QueueObserver:
             self._log.info("delivery", **fields)
 
     def noticed(self, claim: Claim, action: str, notice_id: str) -> None:
-        fields = {"queue_id": claim.message.queue_id, "notice": action, "of": notice_id}
+        fields = {"queue_id": claim.message.queue_id, "notice": action, "notice_id": notice_id}
         self._recorder.record("notice", (claim.message.queue_id, notice_id), fields)
         self._log.info("notice", **fields)
 

@@ -214,7 +214,11 @@ async def run_queue(process: Process) -> None:
     directory = _directory(config, accounts)
     loop = asyncio.get_running_loop()
     queue = SqliteQueue(
-        config.data / "queue.db", Spool(config.data / "spool"), owner="queue-0", on_broken=process.fail_from_thread
+        config.data / "queue.db",
+        Spool(config.data / "spool"),
+        owner="queue-0",
+        on_broken=process.fail_from_thread,
+        on_set_aside=lambda reason: _log.error("queue row set aside", reason=reason),
     )
     store = MessageStore(config.data / "mail")
     found = process.metrics
@@ -236,7 +240,7 @@ async def run_queue(process: Process) -> None:
         queue,
         shared.routes,
         Relay(pool, resolver, mx, config.delivery.port),
-        LocalDelivery(store, directory),
+        LocalDelivery(store, directory, lambda what, error: _log.error("delivery failed", what=what, exc_info=error)),
         directory,
         RunnerSettings(config.gateway.hostname, plan, config.delivery.concurrency),
         QueueObserver(process.metrics, process.recorder),
@@ -307,20 +311,21 @@ async def run_admin(process: Process) -> None:
     server = MetricsServer(
         {"/metrics": show_metrics, "/healthz": healthz, "/readyz": readyz}, shared.sockets.get("metrics", [])
     )
-    upkeep = asyncio.create_task(_upkeep(process, measure))
+    upkeep = asyncio.create_task(_upkeep(process, queue, measure))
     await process.stopping.wait()
     upkeep.cancel()
     await _drain(process, server.drain())
     await asyncio.to_thread(queue.close)
 
 
-async def _upkeep(process: Process, measure: Callable[[], Awaitable[None]]) -> None:
+async def _upkeep(process: Process, queue: SqliteQueue, measure: Callable[[], Awaitable[None]]) -> None:
     config, due = process.shared.config, 0.0
     while True:
         try:
             if time.monotonic() >= due:
                 due = time.monotonic() + PRUNE_S
                 await asyncio.to_thread(process.trace.prune, config.trace.keep, config.trace.max_size)
+                await asyncio.to_thread(lambda: queue.spool.sweep(queue.blob_names(), all_ages=False))
             await measure()
         except Exception as error:
             _log.error("upkeep failed", exc_info=error)

@@ -184,7 +184,7 @@ class Supervisor:
         try:
             os.close(self._alive_write)
             for number in _SIGNALS:
-                signal.signal(number, signal.SIG_DFL)
+                signal.signal(number, signal.SIG_IGN if number == signal.SIGHUP else signal.SIG_DFL)
             signal.pthread_sigmask(signal.SIG_UNBLOCK, _SIGNALS)
             Path("/proc/self/comm").write_text(f"sh:{role.name}"[:15])  # before /proc closes to us with setuid
             become(self._identity)

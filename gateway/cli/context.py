@@ -65,12 +65,17 @@ def show(rows: Sequence[Mapping[str, object]], columns: Iterable[str], *, as_jso
         click.echo("  ".join(text.ljust(width) for text, width in zip(line, widths, strict=True)).rstrip())
 
 
+def printable(value: object) -> str:
+    """Foreign text for a terminal: no control character, no escape sequence, one line."""
+    return "".join(char if char.isprintable() else "?" for char in str(value))
+
+
 def iso(at: float) -> str:
     return datetime.fromtimestamp(at, UTC).astimezone().isoformat(timespec="seconds")
 
 
 def _cell(value: object) -> str:
-    return "" if value is None else str(value)
+    return "" if value is None else printable(value)
 
 
 @dataclass(frozen=True, slots=True)

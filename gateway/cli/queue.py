@@ -3,17 +3,16 @@ not.
 """
 
 import json
-import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeVar
 
 import click
 
-from gateway.cli.context import NO, USAGE, config_option, fail, guarded, iso, json_option, open_config, show
+from gateway.cli.context import NO, USAGE, config_option, fail, guarded, iso, json_option, open_config, printable, show
 from gateway.config import parse_duration
-from gateway.queue.store import Filter, QueueEntry, State
+from gateway.queue.store import Filter, QueuedMessage, QueueEntry, State
 from gateway.storage.spool import Spool
 from gateway.storage.sqlite_queue import SqliteQueue
 
@@ -113,24 +112,25 @@ def queue_show(queue_id: str, config_path: Path, as_json: bool) -> None:
         if as_json:
             click.echo(json.dumps([_row(entry) for entry in entries], indent=2))
             return 0
-        first = entries[0]
-        click.echo(f"{first.queue_id}  from <{first.reverse_path}>  {first.size} octets  arrived {iso(first.created)}")
-        for key, value in first.info.items():
-            if value:
-                click.echo(f"  {key}: {value}")
-        for entry in entries:
-            click.echo(f"to <{entry.forward_path}>  {entry.state}  attempts {entry.attempts}  next {iso(entry.due)}")
-            if entry.last_reply:
-                click.echo(f"   {entry.last_reply}")
-        message = opened.message(queue_id)
-        if message is not None:
-            head = message.header + message.blob.head(MAX_SHOWN_HEADER)
-            sys.stdout.write(
-                "\n" + head.partition(b"\r\n\r\n")[0].decode("utf-8", "replace").replace("\r\n", "\n") + "\n"
-            )
+        for line in _describe(entries, opened.message(queue_id)):
+            click.echo(printable(line))
         return 0
 
     _with_queue(config_path, body)
+
+
+def _describe(entries: list[QueueEntry], message: QueuedMessage | None) -> Iterator[str]:
+    first = entries[0]
+    yield f"{first.queue_id}  from <{first.reverse_path}>  {first.size} octets  arrived {iso(first.created)}"
+    yield from (f"  {key}: {value}" for key, value in first.info.items() if value)
+    for entry in entries:
+        yield f"to <{entry.forward_path}>  {entry.state}  attempts {entry.attempts}  next {iso(entry.due)}"
+        if entry.last_reply:
+            yield f"   {entry.last_reply}"
+    if message is not None:
+        yield ""
+        head = message.header + message.blob.head(MAX_SHOWN_HEADER)
+        yield from head.partition(b"\r\n\r\n")[0].decode("utf-8", "replace").replace("\t", " ").split("\r\n")
 
 
 def _change(

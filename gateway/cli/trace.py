@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from gateway.cli.context import NO, config_option, fail, guarded, iso, json_option, open_config
+from gateway.cli.context import NO, config_option, fail, guarded, iso, json_option, open_config, printable
 from gateway.storage.sqlite_trace import FoundEvent, SqliteTrace
 
 
@@ -53,7 +53,8 @@ def _print(found: list[FoundEvent], *, as_json: bool) -> None:
     for event in found:
         show = {"transaction": _transaction, "delivery": _delivery, "notice": _notice}.get(event.kind)
         lines = show(event.data) if show is not None else [json.dumps(event.data)]
-        sys.stdout.write(f"{iso(event.at)}  {lines[0]}\n" + "".join(f"    {line}\n" for line in lines[1:]))
+        first, *rest = map(printable, lines)
+        sys.stdout.write(f"{iso(event.at)}  {first}\n" + "".join(f"    {line}\n" for line in rest))
 
 
 def _transaction(data: dict[str, Any]) -> list[str]:
@@ -96,4 +97,4 @@ def _delivery(data: dict[str, Any]) -> list[str]:
 
 
 def _notice(data: dict[str, Any]) -> list[str]:
-    return [f"{data['notice']} sent for {data['queue_id']} as {data['of']}"]
+    return [f"{data['notice']} sent for {data['queue_id']} as {data['notice_id']}"]

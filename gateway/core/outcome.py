@@ -16,12 +16,15 @@ class Delivered:
 
 @dataclass(frozen=True, slots=True)
 class Deferred:
-    """host_down: the destination's trouble, so all its mail waits; busy: no attempt was made, none is counted."""
+    """host_down: the destination's trouble, so all its mail waits.
+
+    again_in_s: no attempt was made and none is counted; come back after so many seconds.
+    """
 
     reply: Reply
     remote: str = ""
     host_down: bool = False
-    busy: bool = False
+    again_in_s: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)

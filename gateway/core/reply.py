@@ -18,6 +18,11 @@ class Reply:
         return self.code < 400
 
     @property
+    def is_success(self) -> bool:
+        """2yz: done. 3yz is positive too, but asks for more."""
+        return 200 <= self.code < 300
+
+    @property
     def is_temporary(self) -> bool:
         return 400 <= self.code < 500
 

@@ -44,6 +44,8 @@ class Step:
 
 @dataclass(frozen=True, slots=True)
 class Decision:
+    """id: empty where nothing was refused."""
+
     id: str
     stage: Stage
     verdict: Verdict

@@ -33,12 +33,23 @@ class TlsMode(Enum):
 
 
 class HostUnusable(Exception):
-    """The host cannot be used now; `reply` says why. tls: its TLS is broken, so in clear it may do."""
+    """The host cannot be used now; `reply` says why.
 
-    def __init__(self, answer: Reply, *, tls: bool = False) -> None:
+    tls: its TLS is broken, so in clear it may do; slow: it let us wait until a deadline; is_down: nothing works there
+    (set by the pool, which knows of other connections).
+    """
+
+    is_down = True
+
+    def __init__(self, answer: Reply, *, tls: bool = False, slow: bool = False) -> None:
         super().__init__(str(answer))
         self.reply = answer
         self.tls = tls
+        self.slow = slow
+
+
+class LoopsBack(Exception):
+    """The host is this gateway itself."""
 
 
 class ConnectionLost(Exception):
@@ -99,7 +110,7 @@ class Connection:
         context: ssl.SSLContext | None,
         credentials: Credentials | None,
     ) -> "Connection":
-        """Raises HostUnusable."""
+        """Raises HostUnusable, LoopsBack."""
         implicit = context if target.mode is TlsMode.IMPLICIT else None
         try:
             async with asyncio.timeout(connect_s):
@@ -111,7 +122,7 @@ class Connection:
                     local_addr=(source, 0) if source else None,
                 )
         except TimeoutError:
-            raise HostUnusable(_trouble(target, "connection timed out")) from None
+            raise HostUnusable(_trouble(target, "connection timed out"), slow=True) from None
         except ssl.SSLError as error:
             raise HostUnusable(_trouble(target, f"TLS: {_reason(error)}", "4.7.5")) from None
         except OSError as error:
@@ -121,7 +132,8 @@ class Connection:
             await connection._begin(hostname, context, credentials)
         except (OSError, TimeoutError, EOFError, ReplyError) as error:
             connection.abort()
-            raise HostUnusable(_trouble(target, f"lost in the greeting: {_reason(error)}", "4.4.2")) from None
+            answer = _trouble(target, f"lost in the greeting: {_reason(error)}", "4.4.2")
+            raise HostUnusable(answer, slow=isinstance(error, TimeoutError)) from None
         except BaseException:
             connection.abort()
             raise
@@ -143,6 +155,8 @@ class Connection:
     async def _hello(self, hostname: str) -> None:
         answer = await self._command(f"EHLO {hostname}\r\n".encode())
         if answer.code == 250:
+            if answer.lines[0].partition(" ")[0].lower() == hostname.lower():
+                raise LoopsBack
             self.extensions = client.parse_extensions(answer)
             return
         if answer.is_temporary:
@@ -202,15 +216,25 @@ class Connection:
                 answers = await self._by_bdat(outgoing, content, is_small, is_ours)
             else:
                 answers = await self._by_data(outgoing, content, is_ours)
-            if self.is_usable and not any(answer.is_positive for answer in answers):
-                await self._command(b"RSET\r\n")  # the transaction may still be open
-            return answers
+        except ConnectionLost:
+            raise
         except (OSError, TimeoutError, EOFError, ReplyError) as error:
             self.abort()
             raise ConnectionLost(_reason(error)) from None
         except BaseException:
             self.abort()
             raise
+        if self.is_usable and not any(answer.is_success for answer in answers):
+            await self._reset()
+        return answers
+
+    async def _reset(self) -> None:
+        """The transaction may still be open. A server that refused and closed has said all that counts."""
+        try:
+            if not (await self._command(b"RSET\r\n")).is_success:
+                self.abort()
+        except (OSError, TimeoutError, EOFError, ReplyError):
+            self.abort()
 
     def _envelope(self, outgoing: Outgoing) -> list[bytes]:
         mail = client.mail_command(outgoing, self.extensions)
@@ -226,7 +250,7 @@ class Connection:
         if start.code != 354:
             if start.code == 421:
                 self.abort()
-            return _fill(answers, start if not start.is_positive else _odd(start))
+            return _fill(answers, start if not start.is_success else _odd(start))
         if not accepted:
             await self._send(b".\r\n")  # RFC 2920 3.1: 354 although nobody was accepted
             await self._reply(DATA_END_S)
@@ -251,10 +275,14 @@ class Connection:
             if not is_ours():
                 raise LeaseLost
             last = b"BDAT %d LAST\r\n" % len(octets) + octets
-            await self._send(b"".join([*self._envelope(outgoing), last]))
-            mail = await self._reply(COMMAND_S)
-            rcpts = [await self._reply(COMMAND_S) for _ in outgoing.recipients]
-            return _fill(_judge_envelope(mail, rcpts), await self._end(b""))
+            try:
+                await self._send(b"".join([*self._envelope(outgoing), last]))
+                mail, *rcpts = await self._read_replies(1 + len(outgoing.recipients))
+                answers = _judge_envelope(mail, rcpts)
+                return _fill(answers, await self._end(b"") if self.is_usable else mail)
+            except (OSError, TimeoutError, EOFError, ReplyError) as error:
+                self.abort()
+                raise ConnectionLost(_reason(error), after_end=True) from None
         mail, *rcpts = await self._commands(self._envelope(outgoing))
         answers = _judge_envelope(mail, rcpts)
         if all(answer is not None for answer in answers):
@@ -273,7 +301,7 @@ class Connection:
                 break
             await self._send(b"BDAT %d\r\n" % size + b"".join(held))
             answer = await self._reply(DATA_BLOCK_S)
-            if not answer.is_positive:
+            if not answer.is_success:
                 return answer
             held, size = [piece], len(piece)
         if not is_ours():
@@ -298,14 +326,27 @@ class Connection:
         """All at once where PIPELINING is offered, else one by one; DATA is not sent when it could not be meant."""
         if self.extensions.has("PIPELINING"):
             await self._send(b"".join(commands))
-            return [await self._reply(COMMAND_S) for _ in commands]
+            return await self._read_replies(len(commands))
         answers: list[Reply] = []
         for command in commands:
             is_data = command == b"DATA\r\n"
-            if answers and (not answers[0].is_positive or (is_data and not any(a.is_positive for a in answers[1:]))):
-                answers.append(answers[0] if not answers[0].is_positive else answers[-1])
+            if answers and (not answers[0].is_success or (is_data and not any(a.is_success for a in answers[1:]))):
+                answers.append(answers[0] if not answers[0].is_success else answers[-1])
                 continue
             answers.append(await self._command(command, DATA_INIT_S if is_data else COMMAND_S))
+        return answers
+
+    async def _read_replies(self, count: int) -> list[Reply]:
+        """Replies to a group. A server that refuses and closes at once has answered the rest of the group too."""
+        answers: list[Reply] = []
+        while len(answers) < count:
+            try:
+                answers.append(await self._reply(COMMAND_S))
+            except (OSError, EOFError):
+                if not answers or answers[-1].is_positive:
+                    raise
+                self.abort()
+                answers += [answers[-1]] * (count - len(answers))
         return answers
 
     async def _command(self, line: bytes, timeout_s: float = COMMAND_S) -> Reply:
@@ -336,6 +377,7 @@ class Connection:
             self.is_usable
             and not self._writer.is_closing()
             and not self._reader.at_eof()
+            and not self._reader._buffer  # type: ignore[attr-defined]  # no public way to see octets that came unasked
             and not self._replies
             and self._parser.is_clean
         )
@@ -360,11 +402,11 @@ class Connection:
 
 def _judge_envelope(mail: Reply, rcpts: list[Reply]) -> list[Reply | None]:
     """A refusal for each recipient, None where it was accepted so far."""
-    if not mail.is_positive:
+    if not mail.is_success:
         return [mail] * len(rcpts)
     # RFC 5321 4.5.3.1.10: 552 to RCPT is the old way to say too many recipients.
     return [
-        None if answer.is_positive else Reply(452, "4.5.3", answer.lines) if answer.code == 552 else answer
+        None if answer.is_success else Reply(452, "4.5.3", answer.lines) if answer.code == 552 else answer
         for answer in rcpts
     ]
 

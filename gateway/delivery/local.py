@@ -2,7 +2,7 @@
 
 import asyncio
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 
 from gateway.accounts.directory import AccountDirectory
@@ -15,14 +15,18 @@ from gateway.message import trace
 
 STORED = reply(250, "2.1.5", "Delivered")
 NOBODY = reply(550, "5.1.1", "No such mailbox here")
+UNAVAILABLE = reply(451, "4.3.0", "The mailbox cannot take it now")
 THREADS = 4
 
 
 class LocalDelivery:
-    """on_error: told of exceptions, which never reach the sender's DSN."""
+    """on_error: told of exceptions, which never reach the sender's DSN; called in another thread."""
 
-    def __init__(self, store: MessageStore, directory: AccountDirectory) -> None:
+    def __init__(
+        self, store: MessageStore, directory: AccountDirectory, on_error: Callable[[str, BaseException], None]
+    ) -> None:
         self._store = store
+        self._on_error = on_error
         self._directory = directory
         self._pool = ThreadPoolExecutor(THREADS, thread_name_prefix="store")
 
@@ -46,6 +50,7 @@ class LocalDelivery:
         delivery_id = hashlib.sha256(f"{queue_id} {mailbox}".encode()).hexdigest()[:32]
         try:
             self._store.deliver(account, pieces, delivery_id, created)
-        except OSError as error:
-            return Deferred(reply(452, "4.3.1", f"The store cannot take it now: {error.strerror}"))
+        except Exception as error:  # one user's broken mailbox must not keep others' mail
+            self._on_error(f"store {account}", error)
+            return Deferred(UNAVAILABLE)
         return Delivered(STORED)

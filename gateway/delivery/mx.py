@@ -14,6 +14,7 @@ from gateway.core.reply import Reply, reply
 
 MAX_HOSTS = 10
 MAX_ADDRESSES = 20
+LOOP = "5.4.6"  # RFC 3463: routing loop
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,11 +58,12 @@ async def find_hosts(domain: Domain, resolver: Resolver, settings: MxSettings) -
         addresses = await find_addresses(name, resolver)
         if isinstance(addresses, DnsFailure):
             failure = addresses
-            continue
+            addresses = ()
         found.append((preference, Host(name, addresses)))
-    if failure is not None and not any(host.addresses for _, host in found):
+    usable = _usable(found, settings, domain)
+    if failure is not None and isinstance(usable, NoHosts) and usable.reply.status != LOOP:
         return NoHosts(reply(451, "4.4.3", f"DNS trouble with the mail hosts of {domain}: {failure.reason}"))
-    return _usable(found, settings, domain)
+    return usable
 
 
 async def _exchanges(domain: Domain, resolver: Resolver) -> list[tuple[int, str]] | NoHosts:
@@ -108,7 +110,7 @@ def _usable(found: list[tuple[int, Host]], settings: MxSettings, domain: Domain)
     ]
     nearer = [(preference, host) for preference, host in found if not ours or preference < min(ours)]
     if ours and not nearer:
-        return NoHosts(reply(554, "5.4.6", f"Mail for {domain} loops back to this host"))
+        return NoHosts(reply(554, LOOP, f"Mail for {domain} loops back to this host"))
     public = [
         Host(host.name, tuple(address for address in host.addresses if settings.allow_private or _is_public(address)))
         for _, host in nearer

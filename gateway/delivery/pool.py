@@ -17,9 +17,10 @@ from gateway.delivery.connection import Connection, Credentials, HostUnusable, T
 from gateway.net.tls import client_context
 
 PROBES = 2  # connection attempts at once to an address that has not answered lately
-PROBE_WAIT_S = 1.0
+PROBE_WAIT_S = 0.5  # a host whose first word takes longer is not waited for
+AGAIN_S, AGAIN_SLOW_S = 1.0, 5.0
 PROVEN_S = 60.0
-DEAD_S = 60.0
+DEAD_S = 10.0
 MAX_USES = 100
 IDLE_S = 5.0
 MAX_IDLE = 100
@@ -30,7 +31,11 @@ T = TypeVar("T")
 
 
 class HostBusy(Exception):
-    """Others are finding out about this host: come back in a moment."""
+    """Others are finding out about this host: come back after `again_in_s` seconds."""
+
+    def __init__(self, again_in_s: float) -> None:
+        super().__init__(again_in_s)
+        self.again_in_s = again_in_s
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,16 +53,18 @@ class Pool:
         self._on_connected = on_connected
         self._idle: dict[Target, list[Connection]] = defaultdict(list)
         self._idle_count = 0
-        self._probing: dict[tuple[str, int], int] = defaultdict(int)
+        self._probing: dict[tuple[str, int], list[float]] = defaultdict(list)  # when each attempt began
         self._news = asyncio.Condition()
         self._proven: dict[tuple[str, int], float] = {}
         self._dead: dict[tuple[str, int], tuple[float, Reply]] = {}
         self._contexts: dict[tuple[bool, str | None], ssl.SSLContext] = {}
         self._sweeper: asyncio.Task[None] | None = None
 
-    async def acquire(self, target: Target, credentials: Credentials | None, ca_file: str | None) -> Connection:
-        """An idle connection or a new one. Raises HostUnusable, HostBusy."""
-        waiting = self._idle.get(target)
+    async def acquire(
+        self, target: Target, credentials: Credentials | None, ca_file: str | None, *, fresh: bool = False
+    ) -> Connection:
+        """An idle connection or a new one; fresh: a new one. Raises HostUnusable, HostBusy, LoopsBack."""
+        waiting = None if fresh else self._idle.get(target)
         while waiting:
             connection = waiting.pop()
             self._idle_count -= 1
@@ -69,11 +76,13 @@ class Pool:
     async def _connect(self, target: Target, credentials: Credentials | None, ca_file: str | None) -> Connection:
         place = (target.address, target.port)
         self._check_dead(place)
-        is_probe = self._proven.get(place, 0.0) < time.monotonic()
-        if is_probe and self._probing[place] >= PROBES:
+        now = time.monotonic()
+        is_probe = self._proven.get(place, 0.0) < now
+        if is_probe and len(self._probing[place]) >= PROBES:
             await self._await_news(place)
             is_probe = False
-        self._probing[place] += is_probe
+        if is_probe:
+            self._probing[place].append(now)
         try:
             connection = await Connection.open(
                 target,
@@ -84,8 +93,11 @@ class Pool:
                 credentials=credentials,
             )
         except HostUnusable as error:
-            if not error.tls:
+            if error.slow:
                 _remember(self._dead, place, (time.monotonic() + DEAD_S, error.reply))
+            # A host that others are talking to is not down: it wants fewer connections.
+            error.is_down = self._proven.get(place, 0.0) < time.monotonic()
+            if not error.tls and error.slow:
                 self._proven.pop(place, None)
             raise
         else:
@@ -94,7 +106,7 @@ class Pool:
             return connection
         finally:
             if is_probe:
-                self._probing[place] -= 1
+                self._probing[place].remove(now)
                 if not self._probing[place]:
                     del self._probing[place]
                 async with self._news:
@@ -108,11 +120,13 @@ class Pool:
             del self._dead[place]
 
     async def _await_news(self, place: tuple[str, int]) -> None:
+        if time.monotonic() - min(self._probing[place]) > PROBE_WAIT_S:
+            raise HostBusy(AGAIN_SLOW_S)
         try:
             async with asyncio.timeout(PROBE_WAIT_S), self._news:
-                await self._news.wait_for(lambda: place in self._dead or place in self._proven)
+                await self._news.wait_for(lambda: place not in self._probing or place in self._proven)
         except TimeoutError:
-            raise HostBusy from None
+            raise HostBusy(AGAIN_S) from None
         self._check_dead(place)
 
     def _source(self, address: str) -> str | None:

@@ -11,7 +11,15 @@ from gateway.core.address import Domain, Mailbox, ReversePath
 from gateway.core.outcome import Deferred, Delivered, Failed, Outcome
 from gateway.core.ports import DnsFailure, Resolver
 from gateway.core.reply import Reply, reply
-from gateway.delivery.connection import Connection, ConnectionLost, Credentials, HostUnusable, Target, TlsMode
+from gateway.delivery.connection import (
+    Connection,
+    ConnectionLost,
+    Credentials,
+    HostUnusable,
+    LoopsBack,
+    Target,
+    TlsMode,
+)
 from gateway.delivery.mx import Host, MxSettings, NoHosts, find_addresses, find_hosts
 from gateway.delivery.pool import BUSY, HostBusy, Pool
 from gateway.delivery.routes import ByMx, FixedHost
@@ -73,7 +81,7 @@ class Relay:
         if isinstance(hosts, NoHosts):
             return [_outcome(hosts.reply, "", host_down=hosts.reply.is_temporary)] * len(delivery.recipients)
         last: list[Outcome] | None = None
-        is_busy = False
+        busy_s = 0.0
         tries = 0
         for host in hosts:
             for address in host.addresses:
@@ -82,17 +90,21 @@ class Relay:
                 tries += 1
                 try:
                     outcomes = await self._attempt(delivery, host, address, route, is_ours)
-                except HostBusy:
-                    is_busy = True
+                except HostBusy as error:
+                    busy_s = max(busy_s, error.again_in_s)
                     continue
+                except LoopsBack:
+                    # What is no nearer than ourselves must not be tried (RFC 5321 5.1).
+                    answer = reply(554, "5.4.6", f"Mail for {domain} loops back to this host")
+                    return last or [Failed(answer)] * len(delivery.recipients)
                 except HostUnusable as error:
-                    last = [Deferred(error.reply, host.name, host_down=True)] * len(delivery.recipients)
+                    last = [Deferred(error.reply, host.name, host_down=error.is_down)] * len(delivery.recipients)
                     continue
                 if not _is_all_host_trouble(outcomes):
                     return outcomes
                 last = outcomes
-        if is_busy or last is None:
-            return [Deferred(BUSY, busy=True)] * len(delivery.recipients)
+        if busy_s or last is None:
+            return [Deferred(BUSY, again_in_s=busy_s or 1.0)] * len(delivery.recipients)
         return last
 
     async def _hosts(self, domain: Domain, route: ByMx | FixedHost) -> tuple[Host, ...] | NoHosts:
@@ -118,16 +130,17 @@ class Relay:
             if not error.tls or mode is not TlsMode.MAY:
                 raise
             # RFC 7435: opportunistic TLS must not stop mail that would have gone in clear.
-            target = Target(host.name, address, port, TlsMode.NONE)
+            target, credentials, ca_file = Target(host.name, address, port, TlsMode.NONE), None, None
             connection = await self._pool.acquire(target, None, None)
         is_reused = connection.uses > 0
         outcomes = await self._transact(connection, delivery, host, is_ours)
         if is_reused and outcomes is None:
             # The server closed while the connection was idle: not its refusal, so once more on a new one.
-            connection = await self._pool.acquire(target, credentials if mode is not TlsMode.NONE else None, ca_file)
+            connection = await self._pool.acquire(target, credentials, ca_file, fresh=True)
             outcomes = await self._transact(connection, delivery, host, is_ours)
         if outcomes is None:
-            raise HostUnusable(reply(451, "4.4.2", f"{host.name}[{address}] closed the connection"))
+            answer = reply(421, "4.4.2", f"{host.name}[{address}] closed the connection in mid-transaction")
+            return [Deferred(answer, host.name)] * len(delivery.recipients)
         return outcomes
 
     async def _transact(
@@ -174,7 +187,7 @@ class Relay:
 
 
 def _outcome(answer: Reply, remote: str, *, has_dsn: bool = False, host_down: bool = False) -> Outcome:
-    if answer.is_positive:
+    if answer.is_success:
         return Delivered(answer, remote, relayed_dsn=has_dsn)
     if answer.is_permanent:
         return Failed(answer, remote)

@@ -14,6 +14,14 @@ import dns.asyncresolver
 import dns.exception
 import dns.nameserver
 import dns.rdatatype
+import dns.rdtypes.ANY.CNAME
+import dns.rdtypes.ANY.MX
+import dns.rdtypes.ANY.NS
+import dns.rdtypes.ANY.OPT
+import dns.rdtypes.ANY.SOA
+import dns.rdtypes.ANY.TXT
+import dns.rdtypes.IN.A
+import dns.rdtypes.IN.AAAA
 import dns.resolver
 
 from gateway.core.ports import Answer, DnsFailure, NoData, NoDomain, Records

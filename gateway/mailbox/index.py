@@ -32,6 +32,12 @@ INSERT INTO quota VALUES(0, 0);
 """
 
 
+def is_io_error(error: BaseException) -> bool:
+    """SQLite could not write or sync: whether the transaction stands is not known."""
+    code = getattr(error, "sqlite_errorcode", None)
+    return isinstance(error, sqlite3.Error) and code is not None and code & 0xFF == sqlite3.SQLITE_IOERR
+
+
 @dataclass(frozen=True, slots=True)
 class StoredMessage:
     uid: int

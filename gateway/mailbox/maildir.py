@@ -15,9 +15,15 @@ _COUNTER = itertools.count(1)
 _HOST = socket.gethostname().replace("/", "\\057").replace(":", "\\072").replace(",", "\\054")
 
 
-def make_maildir(folder: Path) -> None:
+def make_maildir(folder: Path, *, below: Path) -> None:
+    """Durable before anything is delivered: each folder made is synced into its parent, from `below` down."""
+    missing = [path for path in (folder, *folder.parents) if path.is_relative_to(below) and not path.exists()]
+    missing = [path for path in missing if path != below]
     for name in ("tmp", "new", "cur"):
         (folder / name).mkdir(parents=True, exist_ok=True, mode=0o700)
+    for path in (*missing, folder):
+        _sync(path)
+        _sync(path.parent)
 
 
 def write_temporary(folder: Path, pieces: Iterable[bytes]) -> tuple[Path, int]:
@@ -40,13 +46,19 @@ def write_temporary(folder: Path, pieces: Iterable[bytes]) -> tuple[Path, int]:
     return path, size
 
 
-def move_into_place(folder: Path, temporary: Path, size: int, uid: int) -> str:
-    """Rename into cur/ and sync it; returns the file's name there."""
-    name = f"{temporary.name},S={size},W={size},U={uid}:2,"
+def final_name(temporary: Path, size: int, uid: int) -> str:
+    return f"{temporary.name},S={size},W={size},U={uid}:2,"
+
+
+def move_into_place(folder: Path, temporary: Path, name: str) -> None:
+    """Rename into cur/ and sync it."""
     temporary.rename(folder / "cur" / name)
-    descriptor = os.open(folder / "cur", os.O_RDONLY | os.O_DIRECTORY)
+    _sync(folder / "cur")
+
+
+def _sync(folder: Path) -> None:
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
     try:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
-    return name

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from gateway.mailbox import maildir
-from gateway.mailbox.index import Index, StoredMessage
+from gateway.mailbox.index import Index, StoredMessage, is_io_error
 
 INBOX = "INBOX"
 MAX_OPEN = 64  # indexes kept open
@@ -22,7 +22,10 @@ MAX_OPEN = 64  # indexes kept open
 
 @dataclass(slots=True)
 class _Opened:
-    index: Index
+    """index: None until its first user opens it; inode: which file it is."""
+
+    index: Index | None = None
+    inode: int = 0
     lock: threading.Lock = field(default_factory=threading.Lock)
     users: int = 0
 
@@ -44,15 +47,19 @@ class MessageStore:
             if index.has_delivery(delivery_id):
                 return False
             temporary, size = maildir.write_temporary(folder, pieces())
-            index.begin()
+            name = ""
             try:
+                index.begin()
                 uid = index.next_uid(INBOX)
-                name = maildir.move_into_place(folder, temporary, size, uid)
+                name = maildir.final_name(temporary, size, uid)
+                maildir.move_into_place(folder, temporary, name)
                 index.add(INBOX, StoredMessage(uid, size, name, internal_date), delivery_id)
                 index.commit()
-            except BaseException:
+            except BaseException as error:
                 index.rollback()
                 temporary.unlink(missing_ok=True)
+                if name and not is_io_error(error):  # after an I/O error the commit may yet stand
+                    (folder / "cur" / name).unlink(missing_ok=True)
                 raise
         return True
 
@@ -97,13 +104,13 @@ class MessageStore:
     @contextmanager
     def _index(self, account: str) -> Iterator[Index]:
         with self._table:
-            opened = self._open.pop(account, None) or _Opened(self._open_index(account))
+            opened = self._open.pop(account, None) or _Opened()
             self._open[account] = opened
             opened.users += 1
             self._close_some()
         try:
             with opened.lock:
-                yield opened.index
+                yield self._current(account, opened)
         finally:
             with self._table:
                 opened.users -= 1
@@ -112,17 +119,29 @@ class MessageStore:
         """Keep at most MAX_OPEN, never closing one in use. Under the table's lock."""
         for account in list(self._open)[: max(0, len(self._open) - MAX_OPEN)]:
             if not self._open[account].users:
-                self._open.pop(account).index.close()
+                index = self._open.pop(account).index
+                if index is not None:
+                    index.close()
 
-    def _open_index(self, account: str) -> Index:
-        folder = self._folder(account)
-        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-        maildir.make_maildir(folder / "Maildir")
-        return Index(folder / "index.db")
+    def _current(self, account: str, opened: _Opened) -> Index:
+        """The account's index as it is on disk now: its folder may have been set aside and made anew."""
+        path = self._folder(account) / "index.db"
+        try:
+            inode = path.stat().st_ino
+        except FileNotFoundError:
+            inode = 0
+        if opened.index is None or inode != opened.inode:
+            if opened.index is not None:
+                opened.index.close()
+            maildir.make_maildir(path.parent / "Maildir", below=self._root)
+            opened.index = Index(path)
+            opened.inode = path.stat().st_ino
+        return opened.index
 
     def close(self) -> None:
         """When no call is under way any more."""
         with self._table:
             for opened in self._open.values():
-                opened.index.close()
+                if opened.index is not None:
+                    opened.index.close()
             self._open.clear()

@@ -11,6 +11,7 @@ from gateway.message.blob import Blob
 from gateway.message.header import MAX_HEADER, parse_header
 
 FULL_LIMIT = 1024 * 1024  # octets of a message that are sent back on RET=FULL
+MAX_DIAGNOSTIC = 800  # characters of a reply in one line
 DEFAULT_LIMIT = 50 * 1024  # and where the sender said nothing
 ACTIONS = ("failed", "delayed", "delivered", "relayed")
 
@@ -94,7 +95,7 @@ def compose(
         "MIME-Version: 1.0\r\n"
         f'Content-Type: multipart/report; report-type=delivery-status;\r\n\tboundary="{boundary}"\r\n'
     ).encode()
-    has_8bit = returned_8bit or is_global
+    has_8bit = not all(part.isascii() for part in parts) or not header.isascii()
     if has_8bit:
         header += b"Content-Transfer-Encoding: 8bit\r\n"
     octets = b"".join([header, b"\r\n", *parts, f"--{boundary}--\r\n".encode()])
@@ -105,7 +106,8 @@ def _text(reports: Sequence[Report], action: str, hostname: str) -> str:
     lines = [f"This is the mail system at {hostname}.", "", *_INTRO[action].split("\r\n"), ""]
     for report in reports:
         by = f"{report.remote} said: " if report.remote else ""
-        lines += [f"<{report.recipient}>: {by}{report.reply}", ""]
+        lines += [f"<{report.recipient}>: {by}{report.reply.code} {report.reply.status}"]
+        lines += [*(f"    {line[:MAX_DIAGNOSTIC]}" for line in report.reply.lines), ""]
     return "\r\n".join(lines)
 
 
@@ -130,7 +132,7 @@ def _status(original: Original, reports: Sequence[Report], hostname: str) -> str
         ]
         if report.remote:
             lines.append(f"Remote-MTA: dns; {report.remote}")
-        lines.append(f"Diagnostic-Code: smtp; {report.reply}")
+        lines.append(f"Diagnostic-Code: smtp; {str(report.reply)[:MAX_DIAGNOSTIC]}")
         if report.retry_until is not None:
             lines.append(f"Will-Retry-Until: {format_datetime(datetime.fromtimestamp(report.retry_until, UTC))}")
         lines.append("")

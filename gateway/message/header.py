@@ -22,6 +22,11 @@ _SAFE_CHARSETS = re.compile(
 )
 
 
+# Loaded now: after the drop of privileges the codecs' files may be out of reach.
+for _name in ("raw-unicode-escape", "latin-1", "utf-8", "idna", "cp1252"):
+    codecs.lookup(_name)
+
+
 @dataclass(frozen=True, slots=True)
 class Field:
     """name as written; raw: the whole field with its last line end; value: after the colon, still folded."""
@@ -82,7 +87,7 @@ def decode_text(value: bytes) -> str:
         return text
     try:
         parts = decode_header(text)
-    except (HeaderParseError, ValueError):
+    except (HeaderParseError, ValueError, LookupError):
         return text
     out: list[str] = []
     for part, charset in parts:

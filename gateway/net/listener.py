@@ -55,18 +55,17 @@ class Acceptor:
         self._listening = listening
         self._on_connection = on_connection
         self._loop = asyncio.get_running_loop()
+        self._stopped = False
         self._loop.add_reader(listening.fileno(), self._accept)
 
     def _accept(self) -> None:
         try:
             connection, peer = self._listening.accept()
-        except (BlockingIOError, ConnectionAbortedError):
-            return
         except OSError as error:
-            if error.errno not in (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM):
-                raise
-            self.stop()
-            self._loop.call_later(ACCEPT_PAUSE_S, self._resume)
+            # accept(2): on Linux it also reports what went wrong with a connection that is gone already.
+            if error.errno in (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM):
+                self._loop.remove_reader(self._listening.fileno())
+                self._loop.call_later(ACCEPT_PAUSE_S, self._resume)
             return
         connection.setblocking(False)
         with suppress(OSError):
@@ -74,8 +73,9 @@ class Acceptor:
         self._on_connection(connection, (peer[0], peer[1]))
 
     def _resume(self) -> None:
-        if self._listening.fileno() >= 0:
+        if not self._stopped:
             self._loop.add_reader(self._listening.fileno(), self._accept)
 
     def stop(self) -> None:
+        self._stopped = True
         self._loop.remove_reader(self._listening.fileno())

@@ -21,7 +21,8 @@ def decide(policy: Policy, stage: Stage, context: Context) -> Decision:
         memo = context.memo
         steps.append(Step(rule.name, matched, tuple((name, memo[name]) for name in names if name in memo)))
         if matched:
-            decision_id = new_id()
+            # Only a refusal is ever asked about by its id.
+            decision_id = "" if rule.action is Action.ACCEPT else new_id()
             return Decision(decision_id, stage, _verdict(rule, context, decision_id), tuple(steps))
     return Decision("", stage, ACCEPTED, tuple(steps))
 

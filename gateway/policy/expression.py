@@ -106,7 +106,10 @@ class _Compiler:
             raise ExpressionError("this is no expression", min(column, max(0, len(self.text) - 1))) from None
         except (RecursionError, MemoryError, ValueError):
             raise ExpressionError("condition is nested too deeply", 0) from None
-        return self._visit(tree.body, 0)
+        try:
+            return _Node(Kind.BOOL, self._truth(tree.body, 0))
+        except RecursionError:
+            raise ExpressionError("condition is nested too deeply", 0) from None
 
     def _source(self) -> str:
         """One line for Python's parser, character for character the condition from its first word on."""
@@ -131,10 +134,10 @@ class _Compiler:
             case ast.BoolOp():
                 return self._logic(node, depth)
             case ast.UnaryOp(op=ast.Not()):
-                inner = self._visit(node.operand, depth + 1).run
+                inner = self._truth(node.operand, depth + 1)
                 return _Node(Kind.BOOL, lambda context: not inner(context))
-            case ast.UnaryOp(op=ast.USub(), operand=ast.Constant(value=int() | float() as number)):
-                return _literal(-number)
+            case ast.UnaryOp(op=ast.USub()):
+                return self._negative(node, depth)
             case ast.Compare():
                 return self._comparison(node, depth)
             case ast.BinOp():
@@ -150,8 +153,25 @@ class _Compiler:
             case _:
                 raise self._fail(node, "this is not part of the language")
 
+    def _negative(self, node: ast.UnaryOp, depth: int) -> _Node:
+        inner = self._visit(node.operand, depth + 1)
+        if inner.kind is not Kind.NUMBER:
+            raise self._fail(node.operand, f"minus wants a number, this is {inner.kind}")
+        if isinstance(inner.constant, int | float):
+            return _literal(-inner.constant)
+        run = inner.run
+        return _Node(Kind.NUMBER, lambda context: -value if isinstance(value := run(context), int | float) else None)
+
+    def _truth(self, node: ast.expr, depth: int) -> Evaluate:
+        """A part in the place of true or false: a text or number may stand for whether it is there, a list not."""
+        found = self._visit(node, depth)
+        is_plain_literal = found.constant is not ... and found.kind is not Kind.BOOL
+        if found.kind is Kind.LIST or is_plain_literal or found.kind is Kind.IP:
+            raise self._fail(node, "this is always true or always false here; compare it with something")
+        return found.run
+
     def _logic(self, node: ast.BoolOp, depth: int) -> _Node:
-        parts = [self._visit(value, depth + 1).run for value in node.values]
+        parts = [self._truth(value, depth + 1) for value in node.values]
         if isinstance(node.op, ast.And):
             return _Node(Kind.BOOL, lambda context: all(part(context) for part in parts))
         return _Node(Kind.BOOL, lambda context: any(part(context) for part in parts))
@@ -244,6 +264,8 @@ class _Compiler:
                 return test if isinstance(op, ast.In) else lambda context: not test(context)
             case ast.Eq() | ast.NotEq():
                 self._check_alike(left, right, right_expr)
+                if {left.kind, right.kind} == {Kind.IP, Kind.TEXT}:
+                    return self._same_address(op, left, right, right_expr)
                 one, two = left.run, right.run
                 if isinstance(op, ast.Eq):
                     return lambda context: one(context) == two(context)
@@ -279,11 +301,18 @@ class _Compiler:
         if Kind.NONE in kinds or len(kinds) == 1:
             return
         if kinds == {Kind.IP, Kind.TEXT}:
-            for side in (left, right):
-                if side.constant is not ...:
-                    self._build("networks", [side.constant], expr)
             return
         raise self._fail(expr, f"cannot compare {left.kind} with {right.kind}")
+
+    def _same_address(self, op: ast.cmpop, left: _Node, right: _Node, expr: ast.expr) -> Evaluate:
+        """An address against a literal address or network."""
+        fact, literal = (left, right) if left.kind is Kind.IP else (right, left)
+        if literal.constant is ...:
+            raise self._fail(expr, "compare an address with a literal, or by `in` with a list of networks")
+        networks, run = self._build("networks", [literal.constant], expr), fact.run
+        if isinstance(op, ast.Eq):
+            return lambda context: run(context) in networks
+        return lambda context: run(context) not in networks
 
     def _membership(self, left: _Node, right: _Node, left_expr: ast.expr, right_expr: ast.expr) -> Evaluate:
         run = left.run
@@ -292,6 +321,7 @@ class _Compiler:
             wanted = Kind.IP if entries.kind == "networks" else Kind.TEXT
             if left.kind is not wanted:
                 raise self._fail(left_expr, f"@{entries.name} is a list of {entries.kind}, this is {left.kind}")
+            self._check_list_kind(left_expr, entries)
             members = entries.entries
             return lambda context: (value := run(context)) is not None and value in members
         if right.literals is not None:
@@ -314,6 +344,13 @@ class _Compiler:
 
             return contains
         raise self._fail(right_expr, f"`in` wants a list or a text on its right, this is {right.kind}")
+
+    def _check_list_kind(self, expr: ast.expr, entries: NamedList) -> None:
+        """An address is never in a list of domains, nor a domain in one of addresses."""
+        name = _dotted(expr) or ""
+        wrong = {"address": "domains", "from_address": "domains", "domain": "addresses", "from_domain": "addresses"}
+        if wrong.get(name.rpartition(".")[2]) == entries.kind:
+            raise self._fail(expr, f"@{entries.name} is a list of {entries.kind}, which never holds `{name}`")
 
     def _build(self, kind: str, values: list[object], expr: ast.expr) -> Entries:
         try:
@@ -359,9 +396,11 @@ def _dotted(node: ast.expr) -> str | None:
 def _mark_lists(text: str) -> str:
     """`@name` outside quotes becomes one identifier of the same length."""
     out: list[str] = []
-    quote = ""
+    quote, is_escaped = "", False
     for char in text:
-        if quote:
+        if is_escaped or (quote and char == "\\"):
+            is_escaped = not is_escaped
+        elif quote:
             quote = "" if char == quote else quote
         elif char in "'\"":
             quote = char

@@ -16,7 +16,7 @@ class NetworkSet:
 
     def __init__(self, networks: Iterable[IPv4Network | IPv6Network]) -> None:
         self._by_prefix: dict[tuple[int, int], set[int]] = {}
-        for network in networks:
+        for network in map(_plain_network, networks):
             shift = network.max_prefixlen - network.prefixlen
             self._by_prefix.setdefault((network.version, shift), set()).add(int(network.network_address) >> shift)
 
@@ -31,6 +31,12 @@ class NetworkSet:
         return any(
             number >> shift in numbers for (other, shift), numbers in self._by_prefix.items() if other == version
         )
+
+
+def _plain_network(network: IPv4Network | IPv6Network) -> IPv4Network | IPv6Network:
+    """IPv4-mapped IPv6 networks as what they stand for."""
+    mapped = network.network_address.ipv4_mapped if isinstance(network, IPv6Network) else None
+    return network if mapped is None or network.prefixlen < 96 else IPv4Network((mapped, network.prefixlen - 96))
 
 
 class DomainSet:
@@ -104,7 +110,11 @@ def load_lists(folder: Path) -> dict[str, NamedList]:
 
 def _load(path: Path, kind: str) -> Entries:
     entries: list[tuple[int, str]] = []
-    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path}: cannot be read: {error}") from error
+    for number, line in enumerate(text.splitlines(), 1):
         entry = line.partition("#")[0].strip()
         if entry:
             entries.append((number, entry))

@@ -19,6 +19,7 @@ from gateway.policy.catalogue import FACTS, Context, is_known_at
 from gateway.policy.expression import Condition, ExpressionError, compile_condition, read_fact, suggestion
 from gateway.policy.lists import NamedList, load_lists
 
+MAX_NESTING = 100
 MAX_FILE = 4 * 1024 * 1024  # octets
 _REPLY = re.compile(r"(?P<code>[1-9]\d\d)(?: (?P<status>\d\.\d{1,3}\.\d{1,3}))? (?P<text>.+)", re.DOTALL)
 _PLACE = re.compile(r"\{([^{}]*)\}")
@@ -111,6 +112,8 @@ class _FileLoader:
                 raise ValueError(f"file of over {MAX_FILE} octets")
             text = self.path.read_text(encoding="utf-8")
             self.lines = text.splitlines()
+            if _nesting(text) > MAX_NESTING:
+                raise ValueError(f"brackets nested over {MAX_NESTING} deep")
             root = yaml.compose(self._quoted(), Loader=yaml.CSafeLoader)
         except yaml.MarkedYAMLError as error:
             mark = error.problem_mark or error.context_mark
@@ -137,10 +140,16 @@ class _FileLoader:
     def _quoted(self) -> str:
         """The source with one-line values of a rule's keys in quotes, so that `: ` in a reply needs none."""
         out = []
+        indents = [_indent_of(line) if line.strip() else None for line in self.lines]
+        below: int | None = 0  # indent of the next line that is not blank
+        following: list[int] = []
+        for indent in reversed(indents):
+            following.append(below or 0)
+            below = below if indent is None else indent
+        following.reverse()
         for number, line in enumerate(self.lines):
             match = _SENTENCE.fullmatch(line)
-            following = next((other for other in self.lines[number + 1 :] if other.strip()), "")
-            if match is not None and _indent_of(following) <= len(match["lead"]):
+            if match is not None and following[number] <= len(match["lead"]):
                 self.bare_lines.add(number)
                 quoted = match["value"].replace("'", "''")
                 line = f"{match['lead']}{match['key']}'{quoted}'{match['comment'] or ''}"
@@ -280,6 +289,18 @@ class _FileLoader:
             indent = len(source) - len(stripped)
             text += f"\n    {stripped}\n    {' ' * max(0, column - indent)}{'^' * max(1, length)}"
         self.errors.append(text)
+
+
+def _nesting(text: str) -> int:
+    """How deep brackets go: the YAML parser is recursive and must not be led too deep."""
+    depth = deepest = 0
+    for char in text:
+        if char in "[{":
+            depth += 1
+            deepest = max(deepest, depth)
+        elif char in "]}" and depth:
+            depth -= 1
+    return deepest
 
 
 def _indent_of(line: str) -> int:

@@ -160,7 +160,7 @@ class Pop3Session:
         return [(number, item) for number, item in enumerate(self.items, 1) if number not in self.deleted]
 
     def _find(self, argument: str) -> tuple[int, Item] | None:
-        if not argument.isdigit() or len(argument) > 9:
+        if not (argument.isascii() and argument.isdigit()) or len(argument) > 9:
             return None
         number = int(argument)
         if not 1 <= number <= len(self.items) or number in self.deleted:
@@ -194,7 +194,7 @@ class Pop3Session:
     def _top(self, argument: str) -> Action:
         number, _, lines = argument.partition(" ")
         found = self._find(number)
-        if found is None or not lines.isdigit() or len(lines) > 9:
+        if found is None or not (lines.isascii() and lines.isdigit()) or len(lines) > 9:
             return self._error("TOP wants a message number and a number of lines")
         return Retrieve(found[1], _ok("top of message follows"), int(lines))
 

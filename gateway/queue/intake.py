@@ -82,5 +82,6 @@ class Intake:
             for target in targets or (str(path),):
                 # RFC 3461 5.2.7.1: an alias keeps the original recipient and what the sender wants to hear.
                 orcpt = recipient.orcpt or ("" if target == str(path) else f"rfc822;{path}")
-                found.setdefault(target, NewRecipient(parse_mailbox(target), orcpt, recipient.notify))
+                key = target.lower() if self._directory.is_local(path.domain) else target
+                found.setdefault(key, NewRecipient(parse_mailbox(target), orcpt, recipient.notify))
         return tuple(found.values())

@@ -15,6 +15,7 @@ from typing import Protocol, assert_never
 
 from gateway.accounts.directory import AccountDirectory
 from gateway.core.address import Domain
+from gateway.core.errors import StorageBroken
 from gateway.core.outcome import Deferred, Delivered, Failed, Outcome
 from gateway.core.ports import Clock
 from gateway.core.reply import reply
@@ -22,10 +23,11 @@ from gateway.delivery.connection import LeaseLost
 from gateway.delivery.local import LocalDelivery
 from gateway.delivery.relay import Delivery, Relay
 from gateway.delivery.routes import ByMx, FixedHost, Local, Routes
+from gateway.message.blob import INLINE_LIMIT
 from gateway.message.dsn import Report
 from gateway.queue.bounce import is_wanted, notices
 from gateway.queue.schedule import RetryPlan
-from gateway.queue.store import LEASE_S, Claim, ClaimedRecipient, QueueStore, Retry, Settlement
+from gateway.queue.store import LEASE_S, Claim, ClaimedRecipient, NewMessage, QueueStore, Retry, Settlement
 
 POLL_S = 1.0  # backs up the wake-up datagram
 SWEEP_S = 30.0
@@ -33,8 +35,8 @@ SWEEP_LIMIT = 200
 RENEW_S = LEASE_S / 3
 INITIAL_SLOTS = 2
 LOCAL_SLOTS = 32
-BUSY_RETRY_S = 1.5
 FAULT_RETRY_S = 60.0
+SETTLE_RETRY_S = 0.5
 GATHER_S = 0.003  # completions that come together are followed by one claim
 
 EXPIRED = reply(554, "5.4.7", "Delivery time expired")
@@ -214,14 +216,29 @@ class Runner:
             transport = "smtp"
             outcomes = await self._relay.deliver(delivery, Domain(claim.destination), route, claim.is_valid)
         self._learn(lane, outcomes)
-        if all(isinstance(outcome, Deferred) and outcome.busy for outcome in outcomes):
-            await self._give_back(claim, BUSY_RETRY_S)
+        first = outcomes[0]
+        if isinstance(first, Deferred) and first.again_in_s:
+            await self._give_back(claim, first.again_in_s)
             return
+        seconds = asyncio.get_running_loop().time() - started
         pairs = list(zip(claim.recipients, outcomes, strict=True))
-        settled = await self._settle(claim, pairs)
-        if settled:
-            seconds = asyncio.get_running_loop().time() - started
+        if await self._settle_surely(claim, pairs):
             self._observer.attempted(claim, transport, pairs, seconds)
+        else:
+            self._observer.failed("settle", LeaseLost(f"{claim.message.queue_id}: the lease was lost after delivery"))
+
+    async def _settle_surely(self, claim: Claim, pairs: list[tuple[ClaimedRecipient, Outcome]]) -> bool:
+        """What was delivered must never be given back: hold the lease and try until the store takes it."""
+        delay = SETTLE_RETRY_S
+        while True:
+            try:
+                return await self._settle(claim, pairs)
+            except StorageBroken:
+                raise
+            except Exception as error:
+                self._observer.failed("settle", error)
+            await asyncio.sleep(delay)
+            delay = min(delay * 2, 30.0)
 
     async def _settle(self, claim: Claim, pairs: list[tuple[ClaimedRecipient, Outcome]]) -> bool:
         now = self._clock.now()
@@ -272,15 +289,26 @@ class Runner:
         reports: list[Report],
         until: float | None,
     ) -> bool:
-        settings = self._settings
-        found = notices(
-            claim.message, reports, self._directory, settings.hostname, settings.plan.expire_s, self._clock.now()
-        )
+        found = await self._notices(claim, reports)
         settled = await self._store.settle(Settlement(claim, done, retries, found, until))
         if settled:
             for notice in found:
                 self._observer.noticed(claim, notice.info["kind"], notice.queue_id)
         return settled
+
+    async def _notices(self, claim: Claim, reports: list[Report]) -> tuple[NewMessage, ...]:
+        """A DSN that cannot be composed (its message's file is unreadable) must not keep the claim from settling."""
+        if not reports:
+            return ()
+        settings, message = self._settings, claim.message
+        arguments = (message, reports, self._directory, settings.hostname, settings.plan.expire_s, self._clock.now())
+        try:
+            if message.size <= INLINE_LIMIT:
+                return notices(*arguments)
+            return await asyncio.to_thread(notices, *arguments)
+        except Exception as error:
+            self._observer.failed("dsn", error)
+            return ()
 
     # --- upkeep ---------------------------------------------------------------------------------------------------
 

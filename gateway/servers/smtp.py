@@ -130,7 +130,7 @@ class SmtpDriver:
             decision = self._guard(stage, "our own name in HELO", answer)
         else:
             decision = self._decide(stage, self._context(session))
-        self._early.add_decision(decision)
+        self._early.replace_decision(decision)
         if not decision.verdict.refuses:
             return None
         if self._service.settings.answer_early:
@@ -164,10 +164,11 @@ class SmtpDriver:
                 self._log.warning("sign-in locked", session=session.id, client=session.client_ip, user=credentials.user)
                 return LOCKED_OUT
 
-    async def impersonate(self, session: Session, ip: str, port: int | None, name: str | None) -> Session:
+    async def impersonate(self, session: Session, ip: str | None, port: int | None, name: str | None) -> Session:
         self._early = TransactionRecord()
-        is_trusted = ip in self._service.trusted
-        client = replace(session, client_ip=ip, client_port=port or 0, client_name=name, is_trusted=is_trusted)
+        is_trusted = ip is not None and ip in self._service.trusted
+        address = ip or session.client_ip
+        client = replace(session, client_ip=address, client_port=port or 0, client_name=name, is_trusted=is_trusted)
         return replace(client, user=None, auth_method="")
 
     def closed(self, session: Session) -> None:
@@ -281,7 +282,7 @@ class SmtpDriver:
         blob = content.blob()
         header = parse_header(blob.head(MAX_HEADER))
         self._record.size = blob.size
-        self._record.message_id = header.text("Message-ID") or ""
+        self._record.message_id = _plain_message_id(header)
         hops = header.count("Received")
         if hops > self._service.settings.hops:
             answer = reply(554, "5.4.6", f"Mail loop: {hops} Received fields")
@@ -382,6 +383,13 @@ class SmtpDriver:
             refusals=refusals,
             seconds=round(seconds, 4),
         )
+
+
+def _plain_message_id(header: Header) -> str:
+    """As written, never decoded: it goes into logs and onto terminals."""
+    found = header.first("Message-ID")
+    text = "" if found is None else found.value.decode("ascii", "replace").strip()
+    return "".join(char if char.isprintable() else "?" for char in text)[:250]
 
 
 _LOG = log.get("smtp")

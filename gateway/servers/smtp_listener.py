@@ -79,9 +79,6 @@ class SmtpListener:
             return
         gauges: tuple[str, ...] = ("connections",)
         try:
-            speaks_for_others = ip in settings.proxy_from or ip in settings.xclient_from
-            is_trusted = not speaks_for_others and ip in settings.trusted
-            may_xclient = ip in settings.xclient_from
             if ip in settings.proxy_from:
                 client = await read_header(connection)
                 if client is None:
@@ -89,7 +86,9 @@ class SmtpListener:
                     return
                 if client.ip is not None:
                     ip, port = _plain_ip(client.ip), client.port
-                    is_trusted = ip in settings.trusted
+            # Judged by whom the connection is really from: a proxy's rights are never its clients'.
+            may_xclient = ip in settings.xclient_from
+            is_trusted = ip in settings.trusted and not may_xclient and ip not in settings.proxy_from
             by_address = client_key("connections", ip)
             if not self._service.counters.acquire(by_address, settings.connections_by_address):
                 self._turn_away(connection, TOO_MANY_FROM_YOU, "over_address_limit")
@@ -120,19 +119,25 @@ class SmtpListener:
                 xclient=may_xclient,
                 on_done=self._done,
             )
+            made.append(server)
             self._sessions.add(server)
             return server
 
-        context = self._tls() if self._settings.is_implicit_tls and self._tls is not None else None
+        made: list[SmtpConnection] = []
         try:
+            context = self._tls() if self._settings.is_implicit_tls and self._tls is not None else None
             await asyncio.get_running_loop().connect_accepted_socket(
                 protocol, connection, ssl=context, ssl_handshake_timeout=HANDSHAKE_TIMEOUT_S if context else None
             )
         except (OSError, ssl.SSLError) as error:
             _log.info("handshake failed", session=session.id, client=session.client_ip, reason=str(error))
-            self._sessions = {server for server in self._sessions if server.transport is not None}
             connection.close()
             return False
+        finally:
+            # Without a transport the connection never began, so it will never report its end.
+            for server in made:
+                if server.transport is None and server.is_new:
+                    self._done(server)
         return True
 
     def _done(self, server: SmtpConnection) -> None:

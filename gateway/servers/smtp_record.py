@@ -25,6 +25,11 @@ class TransactionRecord:
         if len(self.decisions) < MAX_NOTES:
             self.decisions.append((decision, recipient))
 
+    def replace_decision(self, decision: Decision) -> None:
+        """The newest of its stage counts: a client may greet again and again."""
+        self.decisions = [(other, to) for other, to in self.decisions if other.stage is not decision.stage]
+        self.decisions.append((decision, ""))
+
     def add_refusal(self, verb: str, answer: Reply, decision_id: str) -> None:
         if len(self.refusals) < MAX_NOTES:
             self.refusals.append((verb, answer, decision_id))

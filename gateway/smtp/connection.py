@@ -26,6 +26,7 @@ from gateway.smtp.handler import Content, Handler, ServerSettings
 READ_SIZE = 128 * 1024
 MAX_COMMAND = 2048  # octets with CRLF: 512 (RFC 5321 4.5.3.1.4) and room for SIZE, SMTPUTF8, DSN, ORCPT
 MAX_AUTH_LINE = 12288  # RFC 4954 4
+FAIR_SHARE = 10  # commands of one session between two turns of the others
 LINGER_S = 2.0  # after a refusal in mid-stream: read on that long, so that the reply is not lost to a reset
 _CONTROL = re.compile(rb"[\x00-\x1f\x7f]")  # has no place in a command; octets over 127 are the grammar's matter
 _DURING_BDAT = frozenset({"BDAT", "RSET", "NOOP", "QUIT", "EHLO", "HELO"})
@@ -76,6 +77,7 @@ class SmtpConnection(SMTP):
         self._verb = ""
         self._commands = self._errors = self._messages = 0
         self._closing = self._draining = False
+        self._must_close = False
         self._lingering = False  # the peer may still be sending when we close
         self._waiting_since: float | None = None  # when we began to wait for the peer
         self._data_deadline: float | None = None
@@ -103,6 +105,11 @@ class SmtpConnection(SMTP):
         keep_open: bool | None = super(SMTP, self).eof_received()
         return keep_open
 
+    @property
+    def is_new(self) -> bool:
+        """Not connected yet: a TLS handshake may still be under way."""
+        return self._handler_coroutine is None
+
     def drain(self) -> None:
         """Shut down gently: 421 at the next command, at once if none is under way."""
         self._draining = True
@@ -124,6 +131,14 @@ class SmtpConnection(SMTP):
             due = min(due, self._data_deadline)
         self._watch_handle = self.loop.call_at(max(due, now + 0.01), self._watch)
 
+    def _set_data_deadline(self, seconds: float | None) -> None:
+        if seconds is None and self._data_deadline is None:
+            return
+        self._data_deadline = None if seconds is None else self.loop.time() + seconds
+        if seconds is not None and seconds < self.settings.idle_s and self._watch_handle is not None:
+            self._watch_handle.cancel()
+            self._watch()
+
     def _hang_up(self, answer: Reply) -> None:
         self._closing = True
         if self.transport is not None:
@@ -143,6 +158,8 @@ class SmtpConnection(SMTP):
                 if line is None:
                     break
                 await self._command(line)
+                if self._commands % FAIR_SHARE == 0:
+                    await asyncio.sleep(0)  # a long pipelined group leaves room for other sessions
         except (ConnectionError, TimeoutError, ssl.SSLError):
             pass  # the peer is gone; there is nobody to tell
         finally:
@@ -154,11 +171,15 @@ class SmtpConnection(SMTP):
         if self._watch_handle is not None:
             self._watch_handle.cancel()
         with suppress(ConnectionError, TimeoutError, ssl.SSLError):
-            await self._flush()
-            if self._lingering:
-                await self._linger()
+            async with asyncio.timeout(2 * LINGER_S):
+                await self._flush()
+                if self._lingering:
+                    await self._linger()
         if self.transport is not None:
             self.transport.close()
+            if self.transport.get_write_buffer_size():
+                # A peer that does not read would keep a closing transport for ever.
+                self.loop.call_later(LINGER_S, self.transport.abort)
         self.handler.closed(self.session)
         if self._on_done is not None:
             self._on_done(self)
@@ -185,7 +206,7 @@ class SmtpConnection(SMTP):
         verb_octets, _, argument_octets = line.partition(b" ")
         name = self.verbs.get(verb_octets.upper())
         self._verb = name or "?"
-        self._commands += 1
+        self._commands += not (name == "BDAT" and self._content is not None)  # chunks are one command in parts
         if self._draining:
             self._refuse_and_close(replies.shutting_down(self.settings.hostname))
             return
@@ -227,8 +248,9 @@ class SmtpConnection(SMTP):
         self._output.append(answer.render())
 
     def _refuse(self, answer: Reply) -> None:
-        """Count an error; at the limit the last word is 421 (RFC 5321 4.3.2, the reply of the command comes first)."""
-        self._errors += 1
+        """Count an error; at the limit the last word is 421, after the reply to the command itself."""
+        # "Too many recipients" is how a long list is told to come in parts (RFC 5321 4.5.3.1.10): no error.
+        self._errors += answer.status != "4.5.3"
         self._push(self.handler.refused(self.session, self._verb, answer))
         if self._errors >= self.settings.errors:
             self._refuse_and_close(replies.TOO_MANY_ERRORS)
@@ -304,6 +326,7 @@ class SmtpConnection(SMTP):
 
     def _reset_transaction(self) -> None:
         self._envelope = None
+        self._set_data_deadline(None)
         if self._content is not None:
             self._content.discard()
             self._content = None

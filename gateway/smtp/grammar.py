@@ -25,6 +25,7 @@ _PATH = re.compile(
 )
 # esmtp-param = esmtp-keyword ["=" esmtp-value]
 _PARAMETER = re.compile(r"(?P<key>[A-Za-z0-9][A-Za-z0-9-]*)(?:=(?P<value>[!-<>-~\u0080-\U0010ffff]+))?")
+_ATOM = re.compile(r"[A-Za-z0-9-]+")
 _XTEXT_HEX = re.compile(r"\+([0-9A-F]{2})")
 _XTEXT = re.compile(r"(?:[!-*,-<>-~]|\+[0-9A-F]{2})*")
 
@@ -76,7 +77,7 @@ def parse_mail(argument: str, *, esmtp: bool) -> MailArguments:
     for key, value in parameters:
         match key:
             case "SIZE":
-                if not value.isdigit() or len(value) > MAX_SIZE_DIGITS:
+                if not (value.isascii() and value.isdigit()) or len(value) > MAX_SIZE_DIGITS:
                     raise GrammarError(reply(501, "5.5.4", "SIZE takes a number of octets"))
                 size = int(value)
             case "BODY":
@@ -178,9 +179,9 @@ def _notify(value: str) -> frozenset[str]:
 
 def _orcpt(value: str) -> str:
     kind, semicolon, address = value.partition(";")
-    if not semicolon or not kind or len(value) > 500:
+    if not semicolon or not _ATOM.fullmatch(kind) or len(value) > 500:
         raise GrammarError(reply(501, "5.5.4", "ORCPT is type;address, 500 octets at most"))
-    if kind.lower() == "utf-8" and not address.isascii():
+    if kind.lower() == "utf-8" and address.isprintable() and not address.isascii():
         return f"{kind};{address}"
     return f"{kind};{_xtext(address, 'ORCPT', 500)}"
 
@@ -189,8 +190,8 @@ def _xtext(value: str, key: str, limit: int) -> str:
     if not value or len(value) > limit or not _XTEXT.fullmatch(value):
         raise GrammarError(reply(501, "5.5.4", f"{key} takes xtext of at most {limit} octets"))
     text = _XTEXT_HEX.sub(lambda match: chr(int(match[1], 16)), value)
-    if not text.isprintable():
-        raise GrammarError(reply(501, "5.5.4", f"{key} holds a control character"))
+    if not text.isprintable() or not text.isascii():
+        raise GrammarError(reply(501, "5.5.4", f"{key} holds what is not printable ASCII"))
     return text
 
 

@@ -3,6 +3,7 @@
 It decides nothing about mail: a Handler judges and stores. It neither logs nor counts.
 """
 
+import re
 from dataclasses import replace
 from typing import cast
 
@@ -14,6 +15,7 @@ from gateway.smtp.grammar import parse_mail, parse_rcpt
 from gateway.smtp.handler import Content
 from gateway.smtp.session import SmtpSession
 
+_SIZE = re.compile(r"[0-9]{1,20}")
 DRAIN_FACTOR = 2  # an oversize message is read to its end up to so many times the limit
 
 
@@ -67,14 +69,14 @@ class SmtpServer(SmtpSession):
             return lack
         self._content = self.handler.content()
         self._push(replies.START_DATA)
-        self._data_deadline = self.loop.time() + self.settings.data_s
+        self._set_data_deadline(self.settings.data_s)
         try:
             breach = await self._receive_data(self._content)
         finally:
-            self._data_deadline = None
+            self._set_data_deadline(None)
         if breach is not None:
             self._reset_transaction()
-            if breach is replies.SMUGGLING:
+            if self._must_close:
                 self._refuse_and_close(breach)
                 return None
             return breach
@@ -92,11 +94,13 @@ class SmtpServer(SmtpSession):
                 scanner.feed(body)
                 facts = scanner.facts
                 if (facts.bare_lf or facts.bare_cr) and decoder.has_lone_dot():
+                    self._must_close = True  # nothing after it can be believed
                     return replies.SMUGGLING
                 if breach is None:
                     breach = await self._store(content, body)
                 elif facts.size > DRAIN_FACTOR * self.settings.size:
-                    return replace(breach, code=421, status="4.3.4")
+                    self._must_close = True
+                    return breach
                 if decoder.done:
                     self._input = decoder.rest
                     return breach
@@ -124,6 +128,7 @@ class SmtpServer(SmtpSession):
             return breach
         self._content = None  # the handler owns it now
         self._messages += 1
+        self._commands = 0  # counted anew for each message, of which there is a limit
         try:
             return await self.handler.message(self.session, envelope, content, facts)
         finally:
@@ -140,7 +145,11 @@ class SmtpServer(SmtpSession):
 
     async def smtp_BDAT(self, argument: str) -> Reply | None:
         size_text, _, last_text = argument.partition(" ")
-        if not size_text.isdigit() or len(size_text) > 20 or last_text.upper() not in ("", "LAST"):
+        if (
+            not (size_text.isascii() and size_text.isdigit())
+            or len(size_text) > 20
+            or last_text.upper() not in ("", "LAST")
+        ):
             # How many octets follow is unknown, so no later octet can be taken for a command.
             self._refuse_and_close(replies.BDAT_SYNTAX)
             return None
@@ -150,15 +159,14 @@ class SmtpServer(SmtpSession):
             breach = replies.too_big(self.settings.size)
         if breach is None and self._content is None:
             self._content = self.handler.content()
-            self._data_deadline = self.loop.time() + self.settings.data_s
+            self._set_data_deadline(self.settings.data_s)
         breach = await self._receive_chunk(size, breach)
         if breach is not None:
-            self._data_deadline = None
             self._reset_transaction()
             return breach
         if not is_last:
             return reply(250, "2.0.0", f"{size} octets received")
-        self._data_deadline = None
+        self._set_data_deadline(None)
         return await self._finish_message()
 
     async def _receive_chunk(self, size: int, breach: Reply | None) -> Reply | None:

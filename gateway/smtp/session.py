@@ -164,8 +164,7 @@ class SmtpSession(SmtpConnection):
             client = parse_xclient(argument)
         except XclientError as error:
             return reply(501, "5.5.4", str(error))
-        if client.ip is not None:
-            self.session = await self.handler.impersonate(self.session, client.ip, client.port, client.name)
+        self.session = await self.handler.impersonate(self.session, client.ip, client.port, client.name)
         self.session = replace(self.session, helo="", is_esmtp=False)
         self._reset_transaction()
         refusal = await self.handler.connected(self.session)

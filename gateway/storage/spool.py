@@ -27,12 +27,17 @@ class Spool:
 
     def __init__(self, root: Path, *, reserve: int = 0, threads: int = 4) -> None:
         self._tmp, self._blobs = root / "tmp", root / "blob"
-        for folder in (self._tmp, self._blobs):
-            folder.mkdir(parents=True, exist_ok=True, mode=0o700)
         self._reserve = reserve
         self._checked = 0.0
         self._has_room = True
         self.pool = ThreadPoolExecutor(threads, thread_name_prefix="spool")
+
+    def prepare(self) -> None:
+        """Make all folders durable before anything is kept in them: a new one could be lost with its message."""
+        for folder in (self._tmp, self._blobs, *(self._blobs / f"{number:02x}" for number in range(256))):
+            folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        sync_directory(self._blobs)
+        sync_directory(self._blobs.parent)
 
     def new(self) -> "SpoolContent":
         return SpoolContent(self)
@@ -72,8 +77,6 @@ class Spool:
     def keep(self, temporary: Path, name: str) -> None:
         """Make a temporary file durable under its final name. Blocking."""
         final = self.path_of(name)
-        is_new = not final.parent.exists()
-        final.parent.mkdir(exist_ok=True, mode=0o700)
         descriptor = os.open(temporary, os.O_RDONLY)
         try:
             os.fsync(descriptor)
@@ -83,8 +86,6 @@ class Spool:
             os.close(descriptor)
         temporary.rename(final)
         sync_directory(final.parent)
-        if is_new:
-            sync_directory(self._blobs)
 
 
 class SpoolContent:

@@ -68,9 +68,12 @@ def prepare(path: Path, migrations: Sequence[str]) -> None:
 
 
 def sync_directory(path: Path) -> None:
+    """Raises StorageBroken: after a failed sync nothing is known."""
     descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
     try:
         os.fsync(descriptor)
+    except OSError as error:
+        raise StorageBroken(f"{path.name}: {error.strerror}") from error
     finally:
         os.close(descriptor)
 
@@ -104,6 +107,7 @@ class Writer:
 
     def submit(self, job: Job[T]) -> "Future[T]":
         future: Future[T] = Future()
+        future.set_running_or_notify_cancel()  # from here on it cannot be cancelled: the job will be done
         with self._ready:
             if self._broken is not None:
                 raise StorageBroken(str(self._broken))
@@ -130,11 +134,14 @@ class Writer:
     def _run(self) -> None:
         connection = connect(self.path, durable=self._durable)
         lock_descriptor = os.open(f"{self.path}.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        batch: list[tuple[Job[Any], Future[Any]]] = []
         try:
             while batch := self._next_batch():
                 self._commit(connection, lock_descriptor, batch)
                 if self._broken is not None:
                     break
+        except BaseException as error:
+            self._give_up(StorageBroken(f"writer: {error}"), batch)
         finally:
             connection.close()
             os.close(lock_descriptor)
@@ -184,16 +191,21 @@ class Writer:
         translated = _translate(error)
         if connection.in_transaction:
             connection.rollback()
-        waiting = list(batch)
         if isinstance(translated, StorageBroken):
-            with self._ready:
-                self._broken = translated
-                waiting += self._jobs
-                self._jobs.clear()
-        for _, future in waiting:
+            self._give_up(translated, batch)
+        for _, future in batch:
             if not future.done():
                 future.set_exception(translated)
-        if self._broken is not None and self._on_broken is not None:
+
+    def _give_up(self, error: StorageBroken, batch: list[tuple[Job[Any], Future[Any]]]) -> None:
+        with self._ready:
+            self._broken = error
+            waiting = [*batch, *self._jobs]
+            self._jobs.clear()
+        for _, future in waiting:
+            if not future.done():
+                future.set_exception(error)
+        if self._on_broken is not None:
             self._on_broken()
 
 

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from gateway.core.address import parse_mailbox, path_or_null
+from gateway.core.errors import StorageBroken
 from gateway.message.blob import Blob, FileBlob, MemoryBlob
 from gateway.queue.store import (
     LEASE_S,
@@ -33,6 +34,7 @@ READY, ACTIVE, HELD, CORRUPT = range(4)
 _STATES = (State.READY, State.ACTIVE, State.HELD, State.CORRUPT)
 _SCAN = 500  # due rows looked at in one pass of a claim
 _PASSES = 8
+POSTPONE_S = 60.0
 
 MIGRATIONS = (
     """
@@ -66,8 +68,17 @@ def boot_id() -> str:
 class SqliteQueue:
     """owner: the slot of this process, such as "queue-0"; leases of the slot's former process are void at once."""
 
-    def __init__(self, path: Path, spool: Spool, *, owner: str, on_broken: Callable[[], None] | None = None) -> None:
+    def __init__(
+        self,
+        path: Path,
+        spool: Spool,
+        *,
+        owner: str,
+        on_broken: Callable[[], None] | None = None,
+        on_set_aside: Callable[[str], None] = lambda reason: None,
+    ) -> None:
         prepare(path, MIGRATIONS)
+        self._on_set_aside = on_set_aside
         self.writer = Writer(path, on_broken=on_broken)
         self.spool = spool
         self._owner = owner
@@ -84,6 +95,8 @@ class SqliteQueue:
             await asyncio.get_running_loop().run_in_executor(self.spool.pool, self.spool.keep, message.blob.path, name)
         try:
             await self.writer.run(lambda connection: _insert(connection, message, name))
+        except StorageBroken:
+            raise  # the row may yet stand, so its file must; a sweep finds out
         except Exception:
             if name is not None:
                 self.spool.remove(name)
@@ -117,6 +130,10 @@ class SqliteQueue:
             except (ValueError, TypeError, OSError, sqlite3.DatabaseError) as error:
                 if isinstance(error, sqlite3.DatabaseError) and error.sqlite_errorcode != sqlite3.SQLITE_CORRUPT:
                     raise
+                if isinstance(error, OSError) and not isinstance(error, FileNotFoundError):
+                    _postpone(connection, rows)  # the file system's trouble, not the message's
+                    continue
+                self._on_set_aside(f"message row {message_row}: {error}")
                 connection.executemany(
                     "UPDATE recipient SET state = 3, last_reply = ? WHERE id = ?",
                     [(f"set aside: {error}", row) for row in rows],
@@ -242,12 +259,12 @@ class SqliteQueue:
         """
         where, values = _where(wanted)
         change = {
-            "retry": ("due = :now", READY),
-            "hold": ("state = 2", READY),
-            "release": ("state = 0, due = :now", HELD),
+            "retry": ("due = :now", str(READY)),
+            "hold": ("state = 2", str(READY)),
+            "release": ("state = 0, due = :now", f"{HELD}, {CORRUPT}"),
         }[action]
         sql = (
-            f"UPDATE recipient SET {change[0].replace(':now', '?')} WHERE state = {change[1]} AND id IN"
+            f"UPDATE recipient SET {change[0].replace(':now', '?')} WHERE state IN ({change[1]}) AND id IN"
             f" (SELECT recipient.id FROM recipient JOIN message ON message.id = message WHERE {where})"
         )
         now = [time.time()] if ":now" in change[0] else []
@@ -362,6 +379,11 @@ def _pick(
         if len(rows) < _SCAN:
             break
     return groups
+
+
+def _postpone(connection: sqlite3.Connection, rows: Iterable[int]) -> None:
+    sql = "UPDATE recipient SET state = 0, due = ?, token = NULL, owner = NULL WHERE id = ?"
+    connection.executemany(sql, [(time.time() + POSTPONE_S, row) for row in rows])
 
 
 def _renew(connection: sqlite3.Connection, claim: Claim, deadline: float) -> bool:

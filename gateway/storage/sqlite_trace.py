@@ -70,7 +70,7 @@ class SqliteTrace:
                 if row in rows:
                     continue
                 rows[row] = FoundEvent(at, kind, json.loads(data))
-                for name in ("queue_id", "session", "of"):
+                for name in ("queue_id", "session", "notice_id"):
                     linked = rows[row].data.get(name)
                     if isinstance(linked, str) and linked and linked not in seen:
                         seen.add(linked)

@@ -36,6 +36,7 @@ class Recorder:
         self._sink = sink
         self._on_dropped = on_dropped
         self._events: list[Event] = []
+        self._writing = asyncio.Lock()
         self._flushing: asyncio.Task[None] | None = None
 
     def record(self, kind: str, keys: tuple[str, ...], data: Mapping[str, object]) -> None:
@@ -52,13 +53,14 @@ class Recorder:
         await self.flush()
 
     async def flush(self) -> None:
-        events, self._events = self._events, []
-        if not events:
-            return
-        try:
-            await asyncio.to_thread(self._sink.append, events)
-        except Exception:
-            self._on_dropped(len(events))  # the trace may fail; mail goes on
+        async with self._writing:
+            events, self._events = self._events, []
+            if not events:
+                return
+            try:
+                await asyncio.to_thread(self._sink.append, events)
+            except Exception:
+                self._on_dropped(len(events))  # the trace may fail; mail goes on
 
 
 class OnDropped(Protocol):
