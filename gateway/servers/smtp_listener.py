@@ -18,6 +18,7 @@ from gateway.core.transaction import Session
 from gateway.net.listener import Acceptor
 from gateway.net.proxy_protocol import read_header
 from gateway.servers.smtp import SmtpDriver, SmtpService
+from gateway.servers.smtp_record import TransactionRecord
 from gateway.smtp.connection import SmtpConnection
 from gateway.smtp.handler import ServerSettings
 from gateway.smtp.server import SmtpServer
@@ -75,14 +76,14 @@ class SmtpListener:
         settings, metrics = self._settings, self._service.metrics
         ip = _plain_ip(ip)
         if not self._service.counters.acquire("connections", settings.connections):
-            self._turn_away(connection, TOO_MANY_IN_ALL, "over_limit")
+            self._turn_away(connection, ip, port, TOO_MANY_IN_ALL, "over_limit")
             return
         gauges: tuple[str, ...] = ("connections",)
         try:
             if ip in settings.proxy_from:
                 client = await read_header(connection)
                 if client is None:
-                    self._turn_away(connection, None, "no_proxy_header")
+                    self._turn_away(connection, ip, port, None, "no_proxy_header")
                     return
                 if client.ip is not None:
                     ip, port = _plain_ip(client.ip), client.port
@@ -91,7 +92,7 @@ class SmtpListener:
             is_trusted = ip in settings.trusted and not may_xclient and ip not in settings.proxy_from
             by_address = client_key("connections", ip)
             if not self._service.counters.acquire(by_address, settings.connections_by_address):
-                self._turn_away(connection, TOO_MANY_FROM_YOU, "over_address_limit")
+                self._turn_away(connection, ip, port, TOO_MANY_FROM_YOU, "over_address_limit")
                 return
             gauges = (*gauges, by_address)
             session = Session(new_id(), settings.name, ip, port, self._server_port, is_trusted)
@@ -145,8 +146,15 @@ class SmtpListener:
         if not self._sessions:
             self._drained.set()
 
-    def _turn_away(self, connection: socket.socket, answer: Reply | None, result: str) -> None:
+    def _turn_away(self, connection: socket.socket, ip: str, port: int, answer: Reply | None, result: str) -> None:
         self._service.metrics.connections.labels(self._settings.name, result).inc()
+        if answer is not None:
+            decision_id = new_id()
+            answer = answer.with_id(decision_id)
+            record = TransactionRecord()
+            record.add_refusal("connect", answer, decision_id)
+            session = Session(new_id(), self._settings.name, ip, port, self._server_port, is_trusted=False)
+            record.write(self._service.recorder, session, result, answer, "")
         if answer is not None and not self._settings.is_implicit_tls:
             with suppress(OSError):
                 connection.send(answer.render())

@@ -33,6 +33,10 @@ _DURING_BDAT = frozenset({"BDAT", "RSET", "NOOP", "QUIT", "EHLO", "HELO"})
 _OTHER_PROTOCOLS = frozenset({b"GET", b"POST", b"PUT", b"HEAD", b"CONNECT", b"OPTIONS"})
 
 
+class LineTooLong(Exception):
+    """A line over its limit was read to its end and thrown away."""
+
+
 class SmtpConnection(SMTP):
     """One connection without its verbs. `run` is the whole dialogue; asyncio calls the rest."""
 
@@ -154,7 +158,11 @@ class SmtpConnection(SMTP):
         try:
             await self._greet()
             while not self._closing:
-                line = await self._read_line(MAX_COMMAND)
+                try:
+                    line = await self._read_line(MAX_AUTH_LINE)
+                except LineTooLong:
+                    self._refuse(replies.LINE_TOO_LONG)
+                    continue
                 if line is None:
                     break
                 await self._command(line)
@@ -212,6 +220,9 @@ class SmtpConnection(SMTP):
             return
         if self._commands > self.settings.commands:
             self._refuse_and_close(replies.TOO_MANY_COMMANDS)
+            return
+        if len(line) + 2 > MAX_COMMAND and name != "AUTH":
+            self._refuse(replies.LINE_TOO_LONG)
             return
         if name is None:
             if verb_octets.upper() in _OTHER_PROTOCOLS:
@@ -281,7 +292,7 @@ class SmtpConnection(SMTP):
         return b"" if self._closing else octets
 
     async def _read_line(self, limit: int) -> bytes | None:
-        """One line without its CRLF; None at the end of input or after a line that ended the session."""
+        """One line without its CRLF; None at the end of input or after what ended the session. Raises LineTooLong."""
         while True:
             end = self._input.find(b"\r\n")
             bare = self._input.find(b"\n", 0, end if end >= 0 else len(self._input))
@@ -294,12 +305,9 @@ class SmtpConnection(SMTP):
                 return line
             if end >= 0:
                 line, self._input = self._input[:end], self._input[end + 2 :]
-                if len(line) + 2 <= limit:
-                    return line
-                self._refuse(replies.LINE_TOO_LONG)
-                if self._closing:
-                    return None
-                continue
+                if len(line) + 2 > limit:
+                    raise LineTooLong
+                return line
             if len(self._input) > max(limit, MAX_AUTH_LINE):
                 # No line end within the bound: nothing sane follows.
                 self._refuse_and_close(replies.LINE_TOO_LONG)

@@ -138,12 +138,14 @@ class LineEndRepair:
     __slots__ = ("_cr",)
 
     def __init__(self) -> None:
-        self._cr = False  # a CR ended the last chunk: emitted as CRLF, so a following LF is dropped
+        self._cr = False  # a CR ended the last chunk and is held back
 
     def feed(self, chunk: bytes) -> bytes:
         if not chunk:
             return b""
-        cr, self._cr = self._cr, chunk[-1] == 13
-        if cr and chunk[0] == 10:
-            chunk = chunk[1:]
+        if self._cr:
+            chunk = b"\r" + chunk
+        self._cr = chunk[-1] == 13  # its LF may come with the next chunk
+        if self._cr:
+            chunk = chunk[:-1]
         return chunk.replace(b"\r\n", b"\n").replace(b"\r", b"\n").replace(b"\n", b"\r\n")

@@ -35,6 +35,7 @@ AUTH_NEEDS_TLS = reply(538, "5.7.11", "Encryption required: STARTTLS first")
 AUTH_REQUIRED = reply(530, "5.7.0", "Authentication required")
 AUTH_UNKNOWN = reply(504, "5.5.4", "Mechanism not offered")
 AUTH_MALFORMED = reply(501, "5.5.2", "Malformed authentication response")
+AUTH_TOO_LONG = reply(500, "5.5.6", "Authentication exchange line is too long")
 AUTH_CANCELLED = reply(501, "5.7.0", "Authentication cancelled")
 
 BDAT_SYNTAX = reply(501, "5.5.4", "Syntax: BDAT size [LAST]")

@@ -145,11 +145,7 @@ class SmtpServer(SmtpSession):
 
     async def smtp_BDAT(self, argument: str) -> Reply | None:
         size_text, _, last_text = argument.partition(" ")
-        if (
-            not (size_text.isascii() and size_text.isdigit())
-            or len(size_text) > 20
-            or last_text.upper() not in ("", "LAST")
-        ):
+        if not _SIZE.fullmatch(size_text) or last_text.upper() not in ("", "LAST"):
             # How many octets follow is unknown, so no later octet can be taken for a command.
             self._refuse_and_close(replies.BDAT_SYNTAX)
             return None
@@ -160,6 +156,10 @@ class SmtpServer(SmtpSession):
         if breach is None and self._content is None:
             self._content = self.handler.content()
             self._set_data_deadline(self.settings.data_s)
+        if breach is not None and size > DRAIN_FACTOR * self.settings.size:
+            self._reset_transaction()
+            self._refuse_and_close(breach)  # too much to read only to throw it away
+            return None
         breach = await self._receive_chunk(size, breach)
         if breach is not None:
             self._reset_transaction()
@@ -171,9 +171,6 @@ class SmtpServer(SmtpSession):
 
     async def _receive_chunk(self, size: int, breach: Reply | None) -> Reply | None:
         """Exactly `size` octets, stored unless there is a breach."""
-        if breach is not None and size > DRAIN_FACTOR * self.settings.size:
-            self._refuse_and_close(breach)
-            return None
         left = size
         chunk = self._input
         while left:

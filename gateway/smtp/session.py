@@ -7,7 +7,7 @@ from dataclasses import replace
 
 from gateway.core.reply import Reply, reply
 from gateway.smtp import replies
-from gateway.smtp.connection import MAX_AUTH_LINE, SmtpConnection, tls_of
+from gateway.smtp.connection import MAX_AUTH_LINE, LineTooLong, SmtpConnection, tls_of
 from gateway.smtp.grammar import parse_helo
 from gateway.smtp.sasl import MECHANISMS, Credentials, SaslError
 from gateway.smtp.xclient import XclientError, parse_xclient
@@ -135,6 +135,8 @@ class SmtpSession(SmtpConnection):
             return replies.AUTH_MALFORMED
         except EOFError:
             return replies.AUTH_CANCELLED
+        except LineTooLong:
+            return replies.AUTH_TOO_LONG
         result = await self.handler.authenticate(self.session, name.upper(), credentials)
         if isinstance(result, Reply):
             return result

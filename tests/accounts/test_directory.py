@@ -1,0 +1,153 @@
+"""Who exists here: accounts, aliases, plus-addresses, roles; expansion ends, and agrees with what RCPT promised."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from gateway.accounts.directory import MAX_EXPANSION, AccountDirectory, AliasLoop, find_loop
+from gateway.core.address import parse_domain, parse_mailbox
+from tests.support.fakes import FakeAccounts
+
+ACCOUNTS = ("first@example.org", "alice@example.org", "bob@other.example")
+ALIASES = {
+    "sales@example.org": ("alice@example.org", "x@elsewhere.example"),
+    "team@example.org": ("sales@example.org", "bob@other.example", "alice@example.org"),
+    "alice@other.example": ("alice@example.org",),
+    "bob@other.example": ("bob@other.example", "copy@elsewhere.example"),
+    "a@example.org": ("b@example.org", "alice@example.org"),
+    "b@example.org": ("a@example.org",),
+    "self@example.org": ("self@example.org",),
+}
+
+
+def directory(accounts: tuple[str, ...] = ACCOUNTS, aliases: dict[str, tuple[str, ...]] = ALIASES) -> AccountDirectory:
+    return AccountDirectory(FakeAccounts(accounts, aliases), ["example.org", "other.example"], ["partner.example"])
+
+
+def test_domains() -> None:
+    who = directory()
+    assert who.is_local(parse_domain("Example.org"))
+    assert not who.is_local(parse_domain("sub.example.org"))
+    assert who.is_relayed(parse_domain("partner.example"))
+    assert not who.is_relayed(parse_domain("example.org"))
+    assert who.local_domains == {"example.org", "other.example"}
+
+
+@pytest.mark.parametrize(
+    ("address", "targets"),
+    [
+        ("alice@example.org", ["alice@example.org"]),
+        ("ALICE@example.org", ["ALICE@example.org"]),
+        ("alice+tag@example.org", ["alice+tag@example.org"]),
+        ("nobody@example.org", []),
+        ("nobody+x@example.org", []),
+        ("+x@example.org", []),
+        ("sales@example.org", ["alice@example.org", "x@elsewhere.example"]),
+        ("Sales+x@example.org", ["alice@example.org", "x@elsewhere.example"]),
+        (
+            "team@example.org",
+            ["alice@example.org", "x@elsewhere.example", "bob@other.example", "copy@elsewhere.example"],
+        ),
+        ("bob@other.example", ["bob@other.example", "copy@elsewhere.example"]),
+        ("a@example.org", ["alice@example.org"]),
+        ("b@example.org", ["alice@example.org"]),
+        ("self@example.org", []),
+        ("postmaster@example.org", ["first@example.org"]),
+        ("Abuse@other.example", ["bob@other.example"]),
+        ("x@elsewhere.example", ["x@elsewhere.example"]),
+    ],
+)
+def test_expansion(address: str, targets: list[str]) -> None:
+    found = directory().expand(parse_mailbox(address))
+    if address == "Abuse@other.example":
+        assert found[0] in ("bob@other.example", "copy@elsewhere.example")
+        return
+    assert list(found) == targets
+
+
+def test_account_of_finds_the_owner_without_the_tag() -> None:
+    who = directory()
+    assert who.account_of(parse_mailbox("Alice+x+y@Example.org")) == "alice@example.org"
+    assert who.account_of(parse_mailbox("sales@example.org")) is None
+
+
+def test_postmaster_goes_to_its_own_account_or_alias_where_there_is_one() -> None:
+    assert directory(("postmaster@example.org", *ACCOUNTS)).expand(parse_mailbox("postmaster@example.org")) == (
+        "postmaster@example.org",
+    )
+    aliased = directory(aliases={"postmaster@example.org": ("alice@example.org",)})
+    assert aliased.expand(parse_mailbox("Postmaster@example.org")) == ("alice@example.org",)
+    assert directory((), {}).expand(parse_mailbox("postmaster@example.org")) == ()
+
+
+def test_a_disabled_account_still_takes_mail() -> None:
+    store = FakeAccounts(ACCOUNTS)
+    store.disable("alice@example.org")
+    assert AccountDirectory(store, ["example.org"], []).exists(parse_mailbox("alice@example.org"))
+
+
+def test_expansion_is_bounded() -> None:
+    aliases = {"all@example.org": tuple(f"u{n}@elsewhere.example" for n in range(MAX_EXPANSION + 50))}
+    assert len(directory((), aliases).expand(parse_mailbox("all@example.org"))) == MAX_EXPANSION
+    chain = {f"c{n}@example.org": (f"c{n + 1}@example.org",) for n in range(50)}
+    assert directory((), chain).expand(parse_mailbox("c0@example.org")) == ()
+
+
+names = st.sampled_from([f"{name}@example.org" for name in "abcd"] + ["x@elsewhere.example"])
+local = names.filter(lambda name: name.endswith("example.org"))
+
+
+@given(st.dictionaries(local, st.lists(names, min_size=1, max_size=3, unique=True).map(tuple)), st.sets(local))
+def test_expansion_ends_at_accounts_and_strangers_once_each(
+    aliases: dict[str, tuple[str, ...]], accounts: set[str]
+) -> None:
+    who = directory(tuple(sorted(accounts)), aliases)
+    for name in "abcd":
+        found = who.expand(parse_mailbox(f"{name}@example.org"))
+        assert len(found) == len(set(found))
+        assert set(found) <= accounts | {"x@elsewhere.example"}
+
+
+def test_whoever_exists_has_somebody_who_gets_the_mail() -> None:
+    """What RCPT accepts must not bounce: an alias whose targets are gone, or only itself, is nobody."""
+    aliases = {"gone@example.org": ("deleted@example.org",), "self@example.org": ("self@example.org",)}
+    who = directory(aliases=aliases)
+    for address in (*aliases, "alice@example.org", "nobody@example.org"):
+        mailbox = parse_mailbox(address)
+        assert who.exists(mailbox) is bool(who.expand(mailbox))
+
+
+@pytest.mark.parametrize(
+    ("address", "targets", "loop"),
+    [
+        ("new@example.org", ["new@example.org"], "new@example.org → new@example.org"),
+        ("new@example.org", ["old@example.org"], "new@example.org → old@example.org → new@example.org"),
+        (
+            "new@example.org",
+            ["mid@example.org"],
+            "new@example.org → mid@example.org → old@example.org → new@example.org",
+        ),
+        ("new@example.org", ["alice@example.org", "NEW@example.org"], "new@example.org → new@example.org"),
+    ],
+)
+def test_a_loop_is_told_with_its_members(address: str, targets: list[str], loop: str) -> None:
+    store = FakeAccounts(ACCOUNTS, {"old@example.org": ("new@example.org",), "mid@example.org": ("old@example.org",)})
+    with pytest.raises(AliasLoop) as caught:
+        find_loop(store, address, targets)
+    assert str(caught.value) == loop
+
+
+def test_a_loop_over_a_plus_address_is_a_loop_too() -> None:
+    store = FakeAccounts((), {"old@example.org": ("new+x@example.org",)})
+    with pytest.raises(AliasLoop):
+        find_loop(store, "new@example.org", ["old@example.org"])
+
+
+def test_no_loop() -> None:
+    store = FakeAccounts(
+        ACCOUNTS,
+        {"sales@example.org": ("alice@example.org",), "team@example.org": ("sales@example.org", "alice@example.org")},
+    )
+    find_loop(store, "alice@example.org", ["alice@example.org", "copy@elsewhere.example"])
+    find_loop(store, "all@example.org", ["team@example.org", "sales@example.org"])
+    assert store.alias("sales@example.org") == ("alice@example.org",)

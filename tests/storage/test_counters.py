@@ -1,0 +1,134 @@
+"""Counters over real processes: gauges by slot, windows, eviction, the share of the dead."""
+
+import os
+from collections.abc import Callable
+
+import pytest
+
+from gateway.storage.counters import MAX_SLOTS, SharedCounters
+
+
+def in_child(body: Callable[[], object]) -> int:
+    """Run in a forked process; its pid, not yet waited for."""
+    child = os.fork()
+    if child == 0:
+        code = 1
+        try:
+            body()
+            code = 0
+        finally:
+            os._exit(code)
+    return child
+
+
+def finish(*children: int) -> None:
+    assert [os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) for child in children] == [0] * len(children)
+
+
+def test_a_gauge_holds_over_processes() -> None:
+    counters = SharedCounters()
+
+    def work(slot: int) -> None:
+        counters.attach(slot)
+        for _ in range(300):
+            assert counters.acquire("open", 10_000)
+            counters.hit("events", 1000.0)
+        for _ in range(100):
+            counters.release("open")
+
+    finish(*[in_child(lambda slot=slot: work(slot)) for slot in range(4)])  # type: ignore[misc]
+    assert counters.level("open") == 800
+    assert counters.count("events") == 1200
+    counters.drop_slot(2)
+    assert counters.level("open") == 600
+
+
+def test_the_limit_is_never_passed_by_many_processes() -> None:
+    counters = SharedCounters()
+    results = [os.pipe() for _ in range(4)]
+
+    def work(slot: int) -> None:
+        counters.attach(slot)
+        got = sum(counters.acquire("open", 50) for _ in range(40))
+        os.write(results[slot][1], bytes([got]))
+
+    finish(*[in_child(lambda slot=slot: work(slot)) for slot in range(4)])  # type: ignore[misc]
+    assert sum(os.read(read, 1)[0] for read, _ in results) == counters.level("open") == 50
+    for pair in results:
+        os.close(pair[0])
+        os.close(pair[1])
+
+
+def test_a_killed_process_frees_the_lock_and_its_share_can_be_dropped() -> None:
+    counters = SharedCounters()
+
+    def work() -> None:
+        counters.attach(3)
+        counters.acquire("open", 10)
+        with counters._locked():
+            os._exit(0)
+
+    finish(in_child(work))
+    assert counters.acquire("open", 10)
+    assert counters.level("open") == 2
+    counters.drop_slot(3)
+    assert counters.level("open") == 1
+    counters.drop_slot(3)
+    counters.release("open")
+    assert counters.level("open") == 0
+
+
+def test_release_never_goes_below_zero_nor_into_another_s_share() -> None:
+    counters = SharedCounters()
+    counters.attach(1)
+    counters.acquire("a", 1)
+    counters.attach(2)
+    counters.release("a")
+    counters.release("nobody")
+    assert counters.level("a") == 1
+    assert not counters.acquire("a", 1)
+    assert not counters.acquire("b", 0)
+
+
+def test_a_window_counts_from_its_first_event_and_can_be_ended() -> None:
+    counters = SharedCounters()
+    assert [counters.hit("k", 1000.0) for _ in range(3)] == [1, 2, 3]
+    assert counters.hit("k", 1000.0, 2.5) == 5.5
+    assert counters.count("k") == 5.5
+    assert counters.count("other") == 0
+    counters.forget("k")
+    counters.forget("other")
+    assert counters.count("k") == 0
+    assert counters.hit("k", 1000.0) == 1
+
+
+def test_a_window_that_has_ended_counts_no_more() -> None:
+    counters = SharedCounters()
+    counters.hit("k", 0.0)
+    assert counters.count("k") == 0
+    assert counters.hit("k", 1000.0) == 1
+
+
+def test_a_full_bucket_gives_up_the_window_that_ends_first_and_never_a_gauge_in_use() -> None:
+    counters = SharedCounters(buckets=1)
+    for number in range(7):
+        counters.hit(f"w{number}", 1000.0 + number)
+    assert counters.acquire("gauge", 5)
+    counters.hit("new", 5000.0)
+    assert [counters.count(f"w{number}") for number in range(7)] == [0, 1, 1, 1, 1, 1, 1]
+    assert (counters.count("new"), counters.level("gauge")) == (1, 1)
+    for number in range(7):
+        assert counters.acquire(f"g{number}", 5)
+    assert not counters.acquire("one more", 5)
+    assert counters.hit("uncounted", 10.0) == 1
+    assert counters.count("uncounted") == 0
+    assert counters.level("gauge") == 1
+    counters.release("g0")
+    assert counters.acquire("one more", 5)
+    assert counters.level("one more") == 1
+
+
+@pytest.mark.parametrize("slot", [-1, MAX_SLOTS])
+def test_a_slot_out_of_range_is_refused(slot: int) -> None:
+    with pytest.raises(ValueError, match="slot"):
+        SharedCounters().attach(slot)
