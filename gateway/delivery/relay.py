@@ -100,9 +100,10 @@ class Relay:
                 except HostUnusable as error:
                     last = [Deferred(error.reply, host.name, host_down=error.is_down)] * len(delivery.recipients)
                     continue
-                if not _is_all_host_trouble(outcomes):
+                if outcomes is not None and not _is_all_host_trouble(outcomes):
                     return outcomes
-                last = outcomes
+                lost = reply(451, "4.4.2", f"{host.name}[{address}] closed the connection in mid-transaction")
+                last = outcomes if outcomes is not None else [Deferred(lost, host.name)] * len(delivery.recipients)
         if busy_s or last is None:
             return [Deferred(BUSY, again_in_s=busy_s or 1.0)] * len(delivery.recipients)
         return last
@@ -120,8 +121,8 @@ class Relay:
 
     async def _attempt(
         self, delivery: Delivery, host: Host, address: str, route: ByMx | FixedHost, is_ours: Callable[[], bool]
-    ) -> list[Outcome]:
-        """Raises HostUnusable, HostBusy."""
+    ) -> list[Outcome] | None:
+        """None when the connection was lost in mid-transaction. Raises HostUnusable, HostBusy, LoopsBack."""
         mode, port, credentials, ca_file = self._manner(route)
         target = Target(host.name, address, port, mode, credentials.username if credentials else "")
         try:
@@ -138,9 +139,6 @@ class Relay:
             # The server closed while the connection was idle: not its refusal, so once more on a new one.
             connection = await self._pool.acquire(target, credentials, ca_file, fresh=True)
             outcomes = await self._transact(connection, delivery, host, is_ours)
-        if outcomes is None:
-            answer = reply(421, "4.4.2", f"{host.name}[{address}] closed the connection in mid-transaction")
-            return [Deferred(answer, host.name)] * len(delivery.recipients)
         return outcomes
 
     async def _transact(

@@ -106,8 +106,9 @@ def _text(reports: Sequence[Report], action: str, hostname: str) -> str:
     lines = [f"This is the mail system at {hostname}.", "", *_INTRO[action].split("\r\n"), ""]
     for report in reports:
         by = f"{report.remote} said: " if report.remote else ""
-        lines += [f"<{report.recipient}>: {by}{report.reply.code} {report.reply.status}"]
-        lines += [*(f"    {line[:MAX_DIAGNOSTIC]}" for line in report.reply.lines), ""]
+        first, *others = report.reply.lines
+        said = f"{report.reply.code} {report.reply.status} {first}".replace("  ", " ")[:MAX_DIAGNOSTIC]
+        lines += [f"<{report.recipient}>: {by}{said}", *(f"    {line[:MAX_DIAGNOSTIC]}" for line in others), ""]
     return "\r\n".join(lines)
 
 

@@ -7,7 +7,6 @@ void.
 """
 
 import asyncio
-import random
 from collections import defaultdict
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -27,7 +26,7 @@ from gateway.message.blob import INLINE_LIMIT
 from gateway.message.dsn import Report
 from gateway.queue.bounce import is_wanted, notices
 from gateway.queue.schedule import RetryPlan
-from gateway.queue.store import LEASE_S, Claim, ClaimedRecipient, NewMessage, QueueStore, Retry, Settlement
+from gateway.queue.store import LEASE_S, TOKENS, Claim, ClaimedRecipient, NewMessage, QueueStore, Retry, Settlement
 
 POLL_S = 1.0  # backs up the wake-up datagram
 SWEEP_S = 30.0
@@ -261,9 +260,7 @@ class Runner:
                         done.append(recipient.row)
                         reports += _report(recipient, "failed", outcome)
                     else:
-                        retries[recipient.row], warning = self._retry(
-                            message.created, message.expires, recipient, outcome, now
-                        )
+                        retries[recipient.row], warning = self._retry(claim, recipient, outcome, now)
                         reports += warning
                 case _:
                     assert_never(outcome)
@@ -272,13 +269,14 @@ class Runner:
         return await self._commit(claim, tuple(done), retries, reports, until)
 
     def _retry(
-        self, created: float, expires: float, recipient: ClaimedRecipient, outcome: Deferred, now: float
+        self, claim: Claim, recipient: ClaimedRecipient, outcome: Deferred, now: float
     ) -> tuple[Retry, list[Report]]:
-        plan = self._settings.plan
+        plan, message = self._settings.plan, claim.message
         attempts = recipient.attempts + 1
-        due = min(now + plan.delay(attempts, random.random()), expires)  # noqa: S311  # spreads load, no secret
-        warn = not recipient.warned and now - created >= plan.warn_after_s
-        warning = _report(recipient, "delayed", outcome, expires) if warn else []
+        spread = claim.token / TOKENS  # the same for all of a claim, so that they stay together
+        due = min(now + plan.delay(attempts, spread), message.expires)
+        warn = not recipient.warned and now - message.created >= plan.warn_after_s
+        warning = _report(recipient, "delayed", outcome, message.expires) if warn else []
         return Retry(due, str(outcome.reply), attempts, recipient.warned or warn), warning
 
     async def _commit(

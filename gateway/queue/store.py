@@ -14,6 +14,7 @@ from gateway.core.address import Mailbox, ReversePath
 from gateway.message.blob import Blob
 
 LEASE_S = 120.0
+TOKENS = 2**62  # lease tokens are random numbers below this
 
 
 class State(StrEnum):

@@ -50,8 +50,8 @@ class ReplyReader:
 
     def _line(self, line: bytes) -> Reply | None:
         match = _LINE.fullmatch(line)
-        if match is None:
-            raise ReplyError("no SMTP reply")
+        if match is None or len(line) > MAX_REPLY_LINE:
+            raise ReplyError("no SMTP reply, or a line without end")
         self._octets += len(line)
         if len(self._lines) >= MAX_REPLY_LINES or self._octets > MAX_REPLY:
             raise ReplyError("reply without end")

@@ -49,12 +49,14 @@ def _address(text: str | None) -> str | None:
         address = ip_address(text[5:] if text[:5].upper() == "IPV6:" else text)
     except ValueError:
         raise XclientError("ADDR is no IP address") from None
+    if "%" in str(address):
+        raise XclientError("ADDR has a zone")
     return str(address)
 
 
 def _port(text: str | None) -> int | None:
     if text is None:
         return None
-    if not text.isdigit() or not 0 < int(text[:6]) < 65536:
+    if not text.isdigit() or len(text) > 5 or not 0 < int(text) < 65536:
         raise XclientError("PORT is no port")
     return int(text)

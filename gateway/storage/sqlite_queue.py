@@ -16,6 +16,7 @@ from gateway.core.errors import StorageBroken
 from gateway.message.blob import Blob, FileBlob, MemoryBlob
 from gateway.queue.store import (
     LEASE_S,
+    TOKENS,
     Claim,
     ClaimedRecipient,
     Filter,
@@ -118,7 +119,7 @@ class SqliteQueue:
     def _lease(self, connection: sqlite3.Connection, groups: dict[tuple[int, str], list[int]]) -> list[Claim]:
         claims: list[Claim] = []
         for (message_row, destination), rows in groups.items():
-            token = secrets.randbits(62)
+            token = secrets.randbelow(TOKENS)
             deadline = boot_time() + LEASE_S
             connection.executemany(
                 "UPDATE recipient SET state = 1, owner = ?, boot = ?, token = ?, deadline = ? WHERE id = ?",

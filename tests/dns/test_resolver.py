@@ -13,9 +13,18 @@ from gateway.dns.resolver import DnsResolver, ResolverSettings
 
 T = TypeVar("T")
 RECORDS = (
-    "x.test MX 20 B.x.test.", "x.test MX 10 a.x.test.", "a.x.test A 192.0.2.1", "a.x.test AAAA 2001:db8::1", "null.test MX 0 .",
-    'x.test TXT "one" "two"', "www.x.test CNAME a.x.test.", "loop.test CNAME loop.test.", "short.test 1 A 192.0.2.2",
-    "long.test 999999 A 192.0.2.3", "outer.test 30 CNAME long.test.", "quiet.test 600 SOA ns. h. 1 2 3 4 120",
+    "x.test MX 20 B.x.test.",
+    "x.test MX 10 a.x.test.",
+    "a.x.test A 192.0.2.1",
+    "a.x.test AAAA 2001:db8::1",
+    "null.test MX 0 .",
+    'x.test TXT "one" "two"',
+    "www.x.test CNAME a.x.test.",
+    "loop.test CNAME loop.test.",
+    "short.test 1 A 192.0.2.2",
+    "long.test 999999 A 192.0.2.3",
+    "outer.test 30 CNAME long.test.",
+    "quiet.test 600 SOA ns. h. 1 2 3 4 120",
 )
 
 
@@ -54,9 +63,17 @@ def run(server: NameServer, story: Callable[[Asked], Awaitable[T]], lifetime_s: 
 @pytest.mark.parametrize(
     ("name", "rdtype", "answer"),
     [
-        ("x.test", "MX", {(10, "a.x.test"), (20, "b.x.test")}), ("A.X.test", "A", {"192.0.2.1"}), ("a.x.test", "AAAA", {"2001:db8::1"}),
-        ("null.test", "MX", {(0, "")}), ("x.test", "TXT", {b"onetwo"}), ("www.x.test", "A", {"192.0.2.1"}), ("x.test", "A", NoData()),
-        ("www.x.test", "MX", NoData()), ("nobody.test", "MX", NoDomain()), ("a..b", "A", DnsFailure), ("x" * 64 + ".test", "A", DnsFailure),
+        ("x.test", "MX", {(10, "a.x.test"), (20, "b.x.test")}),
+        ("A.X.test", "A", {"192.0.2.1"}),
+        ("a.x.test", "AAAA", {"2001:db8::1"}),
+        ("null.test", "MX", {(0, "")}),
+        ("x.test", "TXT", {b"onetwo"}),
+        ("www.x.test", "A", {"192.0.2.1"}),
+        ("x.test", "A", NoData()),
+        ("www.x.test", "MX", NoData()),
+        ("nobody.test", "MX", NoDomain()),
+        ("a..b", "A", DnsFailure),
+        ("x" * 64 + ".test", "A", DnsFailure),
     ],
 )
 def test_answers_are_values(server: NameServer, name: str, rdtype: str, answer: object) -> None:
@@ -149,8 +166,13 @@ def test_a_chain_that_never_ends_is_a_failure(server: NameServer) -> None:
 @pytest.mark.parametrize(
     ("name", "rdtype", "least", "most"),
     [
-        ("short.test", "A", 4, 5), ("a.x.test", "A", 55, 60), ("long.test", "A", 3595, 3600), ("nobody.test", "A", 4, 5),
-        ("below.quiet.test", "A", 115, 120), ("quiet.test", "A", 115, 120), ("outer.test", "A", 25, 30),
+        ("short.test", "A", 4, 5),
+        ("a.x.test", "A", 55, 60),
+        ("long.test", "A", 3595, 3600),
+        ("nobody.test", "A", 4, 5),
+        ("below.quiet.test", "A", 115, 120),
+        ("quiet.test", "A", 115, 120),
+        ("outer.test", "A", 25, 30),
     ],
 )
 def test_a_ttl_is_kept_within_its_bounds(server: NameServer, name: str, rdtype: str, least: float, most: float) -> None:

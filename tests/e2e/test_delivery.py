@@ -136,10 +136,11 @@ def test_the_password_is_never_given_without_verified_tls(
     trusted = certificate
     if fault == "unknown":
         trusted, _ = make_certificate(open_folder / "trusted", name)
-    with TlsSink(
+    sink = TlsSink(
         certificate=certificate, key=key, implicit=scheme == "submissions", starttls=fault != "no tls",
         mechanisms=["PLAIN", "LOGIN"], users={"customer": "open sesame"},
-    ) as sink, fixed_route(remote, make_gateway, open_folder, scheme, sink, ca_file=str(trusted)) as gateway:  # fmt: skip
+    )  # fmt: skip
+    with sink, fixed_route(remote, make_gateway, open_folder, scheme, sink, ca_file=str(trusted)) as gateway:
         send(gateway, SENDER, ["x@one.test"], MESSAGE)
         row = wait_row(gateway, "x@one.test")
         assert "TLS" in str(row["last_reply"])

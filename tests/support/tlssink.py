@@ -144,10 +144,13 @@ class _Dialogue:
         self._chunks: list[bytes] = []
 
     async def run(self) -> None:
-        self._writer.transport.set_write_buffer_limits(high=0)  # drain() then means sent, so that abort() loses nothing
         try:
             with contextlib.suppress(OSError, EOFError, asyncio.LimitOverrunError):
                 await self._converse()
+            self._writer.close()
+            with contextlib.suppress(OSError, TimeoutError):
+                async with asyncio.timeout(1.0):
+                    await self._writer.wait_closed()
         finally:
             self._writer.transport.abort()
 
