@@ -16,12 +16,12 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Fie
 
 from gateway.core.address import parse_domain
 from gateway.core.errors import ConfigError
-from gateway.net.listener import parse_address
+from gateway.net.listener import parse_address, parse_listen_address
 
-_DURATION = re.compile(r"(\d+(?:\.\d+)?)\s*(ms|s|m|h|d|w)?")
+_DURATION = re.compile(r"([0-9]{1,12}(?:\.[0-9]{1,6})?)\s*(ms|s|m|h|d|w)?")
 _UNITS = {"ms": 0.001, "s": 1.0, None: 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0, "w": 604800.0}
-_SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*(|K|M|G|T)i?B?", re.IGNORECASE)
-_POWERS = {"": 1, "K": 1024, "M": 1024**2, "G": 1024**3, "T": 1024**4}
+_SIZE = re.compile(r"([0-9]{1,18}(?:\.[0-9]{1,6})?)\s*(?:([KMGT])i?)?B?", re.IGNORECASE)
+_POWERS = {None: 1, "K": 1024, "M": 1024**2, "G": 1024**3, "T": 1024**4}
 
 
 def parse_duration(value: object) -> float:
@@ -37,12 +37,23 @@ def parse_size(value: object) -> int:
     match = _SIZE.fullmatch(str(value).strip())
     if match is None or isinstance(value, bool):
         raise ValueError(f"{value!r} is no size: write 1000, 64KB, 50MB or 2GB")
-    return int(float(match[1]) * _POWERS[match[2].upper()])
+    power = _POWERS[match[2].upper() if match[2] else None]
+    return int(float(match[1]) * power) if "." in match[1] else int(match[1]) * power
 
 
 def _address(value: str) -> str:
-    parse_address(value)
+    parse_listen_address(value)
     return value
+
+
+def _no_truth(value: object) -> object:
+    if isinstance(value, bool):
+        raise ValueError("a number is wanted, not true or false")
+    return value
+
+
+def _source_address(value: str) -> str:
+    return str(ip_address(value))
 
 
 def _network(value: str) -> str:
@@ -67,7 +78,8 @@ def _name_server(value: str) -> str:
 
 Duration = Annotated[float, BeforeValidator(parse_duration), Field(gt=0)]
 Size = Annotated[int, BeforeValidator(parse_size), Field(ge=0)]
-Count = Annotated[int, Field(ge=1, le=1_000_000)]
+Count = Annotated[int, BeforeValidator(_no_truth), Field(ge=1, le=1_000_000)]
+Port = Annotated[int, BeforeValidator(_no_truth), Field(ge=1, le=65535)]
 Addresses = tuple[Annotated[str, AfterValidator(_address)], ...]
 Networks = tuple[Annotated[str, AfterValidator(_network)], ...]
 HostName = Annotated[str, AfterValidator(_host_name)]
@@ -122,9 +134,9 @@ class Route(NextHop):
 
 
 class Delivery(Section):
-    port: Annotated[int, Field(ge=1, le=65535)] = 25
+    port: Port = 25
     allow_private: bool = False
-    source: tuple[str, ...] = ()
+    source: tuple[Annotated[str, AfterValidator(_source_address)], ...] = ()
     concurrency: Count = 20  # connections to one destination
     connect_timeout: Duration = 30.0
 
@@ -228,6 +240,8 @@ def _override(raw: dict[str, Any], environ: Mapping[str, str]) -> None:
         field = model.model_fields.get(key) if isinstance(model, type) and issubclass(model, Section) else None
         if field is None:
             raise ConfigError(f"environment: {name}: no key {section}.{key}")
+        if not isinstance(raw.get(section, {}), dict):
+            raise ConfigError(f"{section}: a table [{section}] is wanted")
         is_list = "tuple" in str(field.annotation)
         raw.setdefault(section, {})[key] = [part for part in value.split(",") if part] if is_list else value
 
@@ -271,4 +285,11 @@ def parse_next_hop(text: str) -> tuple[str, str, int]:
     if scheme not in ("smtp", "submission", "submissions"):
         raise ValueError(f"{text!r}: a next hop is smtp:HOST:PORT, submission:HOST:PORT or submissions:HOST:PORT")
     host, port = parse_address(rest)
+    if not port or rest.startswith(":"):
+        raise ValueError(f"{text!r}: host and port are both needed")
+    if ":" not in host:
+        try:
+            ip_address(host)
+        except ValueError:
+            host = parse_domain(host).ascii
     return scheme, host, port

@@ -57,7 +57,8 @@ class AccountDirectory:
         return self._local
 
     def exists(self, mailbox: Mailbox) -> bool:
-        return self._owner(mailbox) is not None or self._targets(mailbox) != ()
+        """Somebody gets the mail: an alias that leads nowhere is nobody."""
+        return self.expand(mailbox) != ()
 
     def expand(self, mailbox: Mailbox) -> tuple[str, ...]:
         """Final addresses for a recipient of a local domain, in order, once each; () when there is nobody.
@@ -114,6 +115,7 @@ def find_loop(store: AccountStore, address: str, targets: Iterable[str]) -> None
     seen: set[str] = set()
     while pending:
         current, path = pending.pop()
+        current = current if store.alias(current) else _without_tag(current)
         if current == address:
             if len(path) == 2 and store.account(address) is not None:
                 continue  # a copy in the account of the same name is no loop
@@ -122,6 +124,11 @@ def find_loop(store: AccountStore, address: str, targets: Iterable[str]) -> None
             continue
         seen.add(current)
         pending += [(target, (*path, target)) for target in store.alias(current)]
+
+
+def _without_tag(address: str) -> str:
+    local, _, domain = address.rpartition("@")
+    return f"{local.partition('+')[0] or local}@{domain}"
 
 
 def _candidates(mailbox: Mailbox) -> tuple[str, ...]:

@@ -38,7 +38,7 @@ def _with_accounts(path: Path, body: Callable[[Config, SqliteAccounts], int | No
     guarded(run)
 
 
-def _local_address(config: Config, text: str) -> str:
+def local_address(config: Config, text: str) -> str:
     """A plain address of a local domain, lower case, fit to name a folder; else a usage error."""
     try:
         mailbox: Mailbox = parse_mailbox(text)
@@ -59,9 +59,13 @@ def _new_password(*, from_stdin: bool) -> str:
         password = click.prompt("Password", hide_input=True, confirmation_prompt=True)
     else:
         fail("no terminal to ask for a password: use --password-stdin", USAGE)
+    return check_password(str(password))
+
+
+def check_password(password: str) -> str:
     if len(password) < MIN_PASSWORD:
         fail(f"a password has at least {MIN_PASSWORD} characters", USAGE)
-    return str(password)
+    return password
 
 
 stdin_option = click.option("--password-stdin", is_flag=True, help="Read the password from the first line of stdin.")
@@ -76,7 +80,7 @@ def user_add(address: str, config_path: Path, password_stdin: bool) -> None:
     from gateway.accounts.credentials import hash_password
 
     def body(config: Config, accounts: SqliteAccounts) -> int:
-        name = _local_address(config, address)
+        name = local_address(config, address)
         if accounts.account(name) is not None:
             fail(f"{name} exists already")
         accounts.add(name, hash_password(_new_password(from_stdin=password_stdin)))
@@ -184,7 +188,7 @@ def alias_add(address: str, targets: tuple[str, ...], config_path: Path) -> None
     from gateway.accounts.directory import MAX_EXPANSION, AliasLoop, find_loop
 
     def body(config: Config, accounts: SqliteAccounts) -> int:
-        name = _local_address(config, address)
+        name = local_address(config, address)
         found = []
         for target in targets:
             try:
@@ -224,7 +228,7 @@ def alias_list(config_path: Path, as_json: bool) -> None:
     """List aliases."""
 
     def body(config: Config, accounts: SqliteAccounts) -> int:
-        rows = [{"alias": name, "targets": ", ".join(targets)} for name, targets in accounts.aliases()]
+        rows = [{"alias": name, "targets": list(targets)} for name, targets in accounts.aliases()]
         show(rows, ("alias", "targets"), as_json=as_json)
         return 0
 

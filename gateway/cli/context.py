@@ -75,6 +75,8 @@ def iso(at: float) -> str:
 
 
 def _cell(value: object) -> str:
+    if isinstance(value, list):
+        return ", ".join(map(printable, value))
     return "" if value is None else printable(value)
 
 

@@ -112,7 +112,12 @@ def queue_show(queue_id: str, config_path: Path, as_json: bool) -> None:
         if as_json:
             click.echo(json.dumps([_row(entry) for entry in entries], indent=2))
             return 0
-        for line in _describe(entries, opened.message(queue_id)):
+        try:
+            message = opened.message(queue_id)
+        except (OSError, ValueError, TypeError) as error:
+            click.echo(f"smarthost: its octets cannot be read: {error}", err=True)
+            message = None
+        for line in _describe(entries, message):
             click.echo(printable(line))
         return 0
 

@@ -8,9 +8,10 @@ from pathlib import Path
 
 import click
 
+from gateway.cli.accounts import check_password, local_address
 from gateway.cli.context import NO, USAGE, config_option, fail, guarded, open_config
 from gateway.config import Config, load_config
-from gateway.core.address import parse_domain, parse_mailbox
+from gateway.core.address import parse_domain
 from gateway.core.errors import ConfigError
 from gateway.defaults import default_policies, write_certificate
 from gateway.net.tls import TlsSettings, check_pair
@@ -74,6 +75,7 @@ def _init(folder: Path, domain: str, hostname: str, non_interactive: bool) -> in
     if not non_interactive:
         address = click.prompt("First account", default=address)
         password = click.prompt("Its password", default=password, hide_input=True, confirmation_prompt=False)
+    address, password = local_address(config, address), check_password(password)
     _first_account(config, address, password)
     click.echo(f"Wrote {path}, {folder / 'policies'}, {folder / 'tls'} and {folder / 'data'}.")
     click.echo(f"First account: {address}" + (f"  password: {password}" if non_interactive else ""))
@@ -86,10 +88,6 @@ def _first_account(config: Config, address: str, password: str) -> None:
     from gateway.accounts.credentials import hash_password
     from gateway.storage.sqlite_accounts import SqliteAccounts
 
-    try:
-        address = str(parse_mailbox(address)).lower()
-    except ValueError as error:
-        raise ConfigError(f"first account: {error}") from None
     config.data.mkdir(parents=True, exist_ok=True, mode=0o700)
     accounts = SqliteAccounts(config.data / "accounts.db")
     accounts.add(address, hash_password(password))

@@ -16,7 +16,7 @@ MAX_PATH = 254  # octets of local@domain, RFC 3696 erratum 1690
 
 # sub-domain = Let-dig [Ldh-str]; "_" is let through since real hosts send from such names.
 _LABEL = re.compile(r"[a-z0-9_](?:[a-z0-9_-]{0,61}[a-z0-9_])?")
-_ATOM = r"[A-Za-z0-9!#$%&'*+/=?^_`{|}~\u0080-\U0010ffff-]+"
+_ATOM = r"[A-Za-z0-9!#$%&'*+/=?^_`{|}~\u0080-\ud7ff\ue000-\U0010ffff-]+"
 _DOT_STRING = re.compile(rf"{_ATOM}(?:\.{_ATOM})*")
 
 
@@ -101,6 +101,8 @@ def _parse_literal(text: str) -> Domain:
     if not text.endswith("]"):
         raise ValueError("address literal lacks its closing bracket")
     inner = text[1:-1]
+    if "%" in inner:
+        raise ValueError("address literal has a zone")
     try:
         if inner[:5].lower() == "ipv6:":
             address = ip_address(inner[5:])
@@ -118,6 +120,8 @@ def _parse_literal(text: str) -> Domain:
 @lru_cache(maxsize=16384)
 def parse_mailbox(text: str) -> Mailbox:
     """`local@domain`, the local part a dot-string or a quoted string. Raises ValueError with a peer-safe reason."""
+    if any("\ud800" <= char <= "\udfff" for char in text):
+        raise ValueError("address is not valid UTF-8")
     local, at, domain = text.rpartition("@")
     if not at:
         raise ValueError("address has no domain")

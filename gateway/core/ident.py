@@ -14,4 +14,4 @@ def new_id() -> str:
 
 
 def is_id(text: str) -> bool:
-    return len(text) == LENGTH and all(char in _ALPHABET for char in text.upper())
+    return text.isascii() and len(text) == LENGTH and all(char in _ALPHABET for char in text.upper())

@@ -96,9 +96,10 @@ class DnsResolver:
         except (dns.exception.DNSException, OSError, ValueError) as error:
             # A CNAME loop or chain that is too long, a name that is none: not usable, maybe later.
             return DnsFailure(type(error).__name__), FAILURE_S
+        ttl = found.chaining_result.minimum_ttl  # of CNAMEs and records, or of the SOA of a negative answer
         if found.rrset is None:
-            return NoData(), MIN_TTL_S
-        return Records(tuple(_value(record) for record in found.rrset)), _clamp(found.rrset.ttl, MAX_TTL_S)
+            return NoData(), _clamp(ttl, MAX_NEGATIVE_S)
+        return Records(tuple(_value(record) for record in found.rrset)), _clamp(ttl, MAX_TTL_S)
 
 
 def _value(record: object) -> object:

@@ -84,8 +84,13 @@ class MessageStore:
     def expunge(self, account: str, uids: list[int]) -> int:
         with self._index(account) as index:
             files = index.expunge(INBOX, uids)
+        folder = self._folder(account) / "Maildir" / "cur"
         for name in files:
-            (self._folder(account) / "Maildir" / "cur" / name).unlink(missing_ok=True)
+            try:
+                (folder / name).unlink()
+            except FileNotFoundError:  # another program may have changed the flags at the end of the name
+                for path in folder.glob(f"{name.partition(':')[0]}:*"):
+                    path.unlink(missing_ok=True)
         return len(files)
 
     def _folder(self, account: str) -> Path:

@@ -71,7 +71,7 @@ def compose(
     action = reports[0].action
     returned, is_full = _returned(original, action)
     is_global = not all(report.recipient.is_ascii for report in reports) or not to.is_ascii
-    boundary = f"{notice_id}/{hostname}"
+    boundary = f"=_{notice_id}"
     status_type = "message/global-delivery-status" if is_global else "message/delivery-status"
     if is_full:
         returned_type = "message/global" if is_global else "message/rfc822"
@@ -166,5 +166,4 @@ def _part(boundary: str, media_type: str, description: str, content: bytes, has_
         f"--{boundary}\r\nContent-Description: {description}\r\nContent-Type: {media_type}\r\n"
         f"Content-Transfer-Encoding: {encoding}\r\n\r\n"
     ).encode()
-    ending = b"" if content.endswith(b"\r\n") else b"\r\n"
-    return head + content + ending
+    return head + content + b"\r\n"  # RFC 2046 5.1.1: this CRLF belongs to the delimiter

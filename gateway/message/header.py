@@ -15,6 +15,8 @@ MAX_DECODED = 4096  # octets of one field that are decoded for rules
 
 # field = field-name ":" unstructured CRLF, with folding; obs-syntax allows blanks before the colon.
 _FIELD = re.compile(rb"([!-9;-~]+)[ \t]*:([^\n]*(?:\n[ \t][^\n]*)*)(?:\n|\Z)")
+_WORD = re.compile(r"=\?[!->@-~]+\?[bBqQ]\?[!->@-~]*\?=")
+_BETWEEN = re.compile(r"(?<=\?=)[ \t]+(?==\?)")
 _SAFE_CHARSETS = re.compile(
     r"(?:us-)?ascii|utf-?8|iso-?8859-\d+|windows-125\d|cp125\d|koi8-[ru]|gb(?:2312|k|18030)|big5"
     r"|euc-(?:jp|kr)|iso-2022-(?:jp|kr)|shift_?jis|ks_c_5601-1987",
@@ -85,19 +87,18 @@ def decode_text(value: bytes) -> str:
     text = _guess(value[:MAX_DECODED].replace(b"\r\n", b"").replace(b"\n", b"")).strip()
     if "=?" not in text:
         return text
+    # RFC 2047 6.2: blanks between encoded words are not shown.
+    return _WORD.sub(_decode_word, _BETWEEN.sub("", text))
+
+
+def _decode_word(match: re.Match[str]) -> str:
     try:
-        parts = decode_header(text)
+        ((octets, charset),) = decode_header(match[0])
     except (HeaderParseError, ValueError, LookupError):
-        return text
-    out: list[str] = []
-    for part, charset in parts:
-        if isinstance(part, str):
-            out.append(part)
-        elif charset is None:
-            out.append(_guess(part))
-        else:
-            out.append(_decode(part, charset))
-    return "".join(out)
+        return match[0]
+    if isinstance(octets, str):
+        return octets
+    return _guess(octets) if charset is None else _decode(octets, charset)
 
 
 def _decode(octets: bytes, charset: str) -> str:
@@ -113,7 +114,9 @@ def _decode(octets: bytes, charset: str) -> str:
 def _guess(octets: bytes) -> str:
     try:
         return octets.decode("utf-8")
-    except UnicodeDecodeError:
+    except UnicodeDecodeError as error:
+        if error.reason == "unexpected end of data":
+            return octets.decode("utf-8", "ignore")  # cut in mid-letter by a bound
         return octets.decode("latin-1")
 
 
@@ -123,13 +126,12 @@ def address_of(value: bytes) -> str | None:
     Comments, quoted display names and groups are skipped in one pass, without recursion.
     """
     text = _without_comments(_guess(value[:MAX_DECODED].replace(b"\r\n", b"")))
-    angle = text.rfind("<")
-    candidate = text[angle + 1 :].partition(">")[0] if angle >= 0 else text.partition(",")[0].rpartition(":")[2]
-    candidate = candidate.strip()
-    local, at, domain = candidate.rpartition("@")
-    if not at or not local or not domain or " " in domain:
-        return None
-    return f"{local}@{domain.lower()}"
+    for part in text.split(","):
+        candidate = part.partition("<")[2].partition(">")[0] if "<" in part else part.rpartition(":")[2].rstrip("; ")
+        local, at, domain = candidate.strip().rpartition("@")
+        if at and local and domain and " " not in domain:
+            return f"{local}@{domain.lower()}"
+    return None
 
 
 def _without_comments(text: str) -> str:
@@ -144,7 +146,7 @@ def _without_comments(text: str) -> str:
             continue
         if is_quoted:
             is_quoted = char != '"'
-            if char not in '<>"':
+            if char not in '<>"@,':
                 out.append(char)
         elif char == "(":
             depth += 1

@@ -9,6 +9,7 @@ import errno
 import socket
 from collections.abc import Callable
 from contextlib import suppress
+from ipaddress import ip_address
 
 from gateway.core.errors import ConfigError
 
@@ -19,18 +20,36 @@ ACCEPT_PAUSE_S = 0.1  # after running out of descriptors
 def parse_address(text: str) -> tuple[str, int]:
     """`127.0.0.1:25` or `[::1]:25`. Raises ValueError."""
     host, colon, port = text.rpartition(":")
-    if not colon or not port.isdigit() or int(port) > 65535:
+    if not colon or not (port.isascii() and port.isdigit()) or int(port[:6]) > 65535:
         raise ValueError(f"{text!r} is no address:port")
-    if host.startswith("[") and host.endswith("]"):
-        host = host[1:-1]
+    if host.startswith("["):
+        host = host[1:-1] if host.endswith("]") else ""
+        if ":" not in host or not _is_address(host):
+            raise ValueError(f"{text!r}: brackets are for an IPv6 address")
     elif ":" in host:
         raise ValueError(f"{text!r}: an IPv6 address needs brackets")
     return host or "0.0.0.0", int(port)  # noqa: S104  # ":25" is all interfaces, as everywhere
 
 
+def parse_listen_address(text: str) -> tuple[str, int]:
+    """As `parse_address`, the host an IP address. Raises ValueError."""
+    host, port = parse_address(text)
+    if not _is_address(host):
+        raise ValueError(f"{text!r}: an IP address is wanted, not a name")
+    return host, port
+
+
+def _is_address(text: str) -> bool:
+    try:
+        ip_address(text)
+    except ValueError:
+        return False
+    return True
+
+
 def bind(text: str) -> socket.socket:
     """A listening socket. proto is given since asyncio sets TCP_NODELAY only then. Raises ConfigError."""
-    host, port = parse_address(text)
+    host, port = parse_listen_address(text)
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     listening = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
     try:

@@ -159,7 +159,13 @@ def _from_address(context: Context) -> str | None:
 
 def _from_domain(context: Context) -> str | None:
     address = _from_address(context)
-    return None if address is None else address.rpartition("@")[2]
+    if address is None:
+        return None
+    domain = address.rpartition("@")[2]
+    try:
+        return parse_domain(domain).ascii
+    except ValueError:
+        return domain
 
 
 def _is_bulk(context: Context) -> bool:

@@ -8,7 +8,7 @@ import ast
 import difflib
 import operator
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 
 from gateway.core.verdict import Stage
@@ -17,6 +17,7 @@ from gateway.policy.lists import Entries, NamedList, build
 
 MAX_LENGTH = 4000  # characters of one condition
 MAX_DEPTH = 50
+MAX_NUMBER = 2**53
 _LIST_MARK = "ǁ"  # stands for "@" while Python parses: a letter of one character, in no fact's name
 
 Evaluate = Callable[[Context], object]
@@ -97,14 +98,17 @@ class _Compiler:
         self.lists: dict[str, None] = {}
 
     def compile(self) -> _Node:
+        source = self._source()
         try:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")  # Python's advice on `is` and escapes is not for policy writers
-                tree = ast.parse(self._source(), mode="eval")
+                tree = ast.parse(source, mode="eval")
         except SyntaxError as error:
             column = max(0, (error.offset or 1) - 1) + self._indent()
             raise ExpressionError("this is no expression", min(column, max(0, len(self.text) - 1))) from None
-        except (RecursionError, MemoryError, ValueError):
+        except ValueError:
+            raise ExpressionError("condition is not valid text", 0) from None
+        except (RecursionError, MemoryError):
             raise ExpressionError("condition is nested too deeply", 0) from None
         try:
             return _Node(Kind.BOOL, self._truth(tree.body, 0))
@@ -113,6 +117,10 @@ class _Compiler:
 
     def _source(self) -> str:
         """One line for Python's parser, character for character the condition from its first word on."""
+        for mark, message in ((_LIST_MARK, "unknown letter"), ("#", "a comment stands on a line of its own, outside")):
+            place = _outside_quotes(self.text, mark)
+            if place >= 0:
+                raise ExpressionError(message, place)
         return _mark_lists(self.text).replace("\n", " ")[self._indent() :]
 
     def _indent(self) -> int:
@@ -142,7 +150,11 @@ class _Compiler:
                 return self._comparison(node, depth)
             case ast.BinOp():
                 return self._arithmetic(node, depth)
-            case ast.Constant(value=str() | int() | float() as value) if not isinstance(value, bool):
+            case ast.Constant(value=int() | float() as value) if not isinstance(value, bool):
+                if abs(value) > MAX_NUMBER:
+                    raise self._fail(node, f"a number is at most {MAX_NUMBER}")
+                return _literal(value)
+            case ast.Constant(value=str() as value):
                 return _literal(value)
             case ast.List():
                 return self._list(node, depth)
@@ -166,7 +178,8 @@ class _Compiler:
         """A part in the place of true or false: a text or number may stand for whether it is there, a list not."""
         found = self._visit(node, depth)
         is_plain_literal = found.constant is not ... and found.kind is not Kind.BOOL
-        if found.kind is Kind.LIST or is_plain_literal or found.kind is Kind.IP:
+        is_sum = isinstance(node, ast.BinOp) or (isinstance(node, ast.UnaryOp) and isinstance(node.op, ast.USub))
+        if found.kind is Kind.LIST or is_plain_literal or found.kind is Kind.IP or is_sum:
             raise self._fail(node, "this is always true or always false here; compare it with something")
         return found.run
 
@@ -199,7 +212,12 @@ class _Compiler:
     def _list_name(self, node: ast.expr, name: str) -> _Node:
         found = self.available.get(name) or self.available.get(name.replace("_", "-"))
         if found is None:
-            raise self._fail(node, f"unknown list `@{name}`{suggestion(name, self.available, '@')}")
+            # A dash ends a name here, so a list "a-b" is written @a_b.
+            dashed = [
+                other.replace("-", "_") for other in self.available if other.replace("-", "_").startswith(name + "_")
+            ]
+            hint = f". Did you mean `@{dashed[0]}`?" if dashed else suggestion(name, self.available, "@")
+            raise self._fail(node, f"unknown list `@{name}`{hint}")
         self.lists[found.name] = None
         return _Node(Kind.LIST, lambda context: found.entries, entries=found)
 
@@ -211,7 +229,9 @@ class _Compiler:
         return _Node(Kind.LIST, lambda context: literals, literals=literals)
 
     def _call(self, node: ast.Call) -> _Node:
-        name = _dotted(node.func) or ""
+        name = _dotted(node.func)
+        if name is None:
+            raise self._fail(node.func, "only a function of the catalogue can be called")
         function = FUNCTIONS.get(name)
         if function is None:
             raise self._fail(node.func, f"unknown function `{name}`{suggestion(name, FUNCTIONS)}")
@@ -259,6 +279,8 @@ class _Compiler:
 
     def _compare(self, op: ast.cmpop, left: _Node, right: _Node, left_expr: ast.expr, right_expr: ast.expr) -> Evaluate:
         match op:
+            case ast.In() | ast.NotIn() if left.kind is Kind.IP and right.kind is Kind.TEXT:
+                raise self._fail(right_expr, "compare an address by ==, or by `in` with a list of networks")
             case ast.In() | ast.NotIn():
                 test = self._membership(left, right, left_expr, right_expr)
                 return test if isinstance(op, ast.In) else lambda context: not test(context)
@@ -310,6 +332,8 @@ class _Compiler:
         if literal.constant is ...:
             raise self._fail(expr, "compare an address with a literal, or by `in` with a list of networks")
         networks, run = self._build("networks", [literal.constant], expr), fact.run
+        if "/" in str(literal.constant):
+            raise self._fail(expr, f"{literal.constant} is a network: write `in [...]`")
         if isinstance(op, ast.Eq):
             return lambda context: run(context) in networks
         return lambda context: run(context) not in networks
@@ -395,14 +419,26 @@ def _dotted(node: ast.expr) -> str | None:
 
 def _mark_lists(text: str) -> str:
     """`@name` outside quotes becomes one identifier of the same length."""
-    out: list[str] = []
+    out = list(text)
+    for place, char in _unquoted(text):
+        if char == "@":
+            out[place] = _LIST_MARK
+    return "".join(out)
+
+
+def _outside_quotes(text: str, wanted: str) -> int:
+    return next((place for place, char in _unquoted(text) if char == wanted), -1)
+
+
+def _unquoted(text: str) -> Iterator[tuple[int, str]]:
+    """The characters outside quotes with their places."""
     quote, is_escaped = "", False
-    for char in text:
+    for place, char in enumerate(text):
         if is_escaped or (quote and char == "\\"):
             is_escaped = not is_escaped
         elif quote:
             quote = "" if char == quote else quote
         elif char in "'\"":
             quote = char
-        out.append(_LIST_MARK if char == "@" and not quote else char)
-    return "".join(out)
+        else:
+            yield place, char

@@ -22,6 +22,8 @@ from gateway.policy.lists import NamedList, load_lists
 MAX_NESTING = 100
 MAX_FILE = 4 * 1024 * 1024  # octets
 _REPLY = re.compile(r"(?P<code>[1-9]\d\d)(?: (?P<status>\d\.\d{1,3}\.\d{1,3}))? (?P<text>.+)", re.DOTALL)
+_ASKS_WHO = ("client.trusted", "client.ip", "auth.", "recipient.", "session.direction")
+_STATUS = re.compile(r"[0-9.]+")
 _PLACE = re.compile(r"\{([^{}]*)\}")
 # A key of a rule with a plain value on its line; `lead` is the indent with the dash of a list.
 _SENTENCE = re.compile(
@@ -79,11 +81,7 @@ def load_policy(folder: Path) -> Policy:
         raise ConfigError(f"policies: {folder} is no folder")
     errors: list[str] = []
     rules: dict[Stage, list[Rule]] = {stage: [] for stage in Stage}
-    lists: dict[str, NamedList] = {}
-    try:
-        lists = load_lists(folder / "lists")
-    except ConfigError as error:
-        errors.append(str(error))
+    lists = load_lists(folder / "lists")  # what uses a broken list is not to blame: its error comes alone
     names: dict[str, str] = {}
     for path in sorted(folder.glob("*.yaml")):
         loader = _FileLoader(path, folder, lists, names)
@@ -93,7 +91,10 @@ def load_policy(folder: Path) -> Policy:
     if errors:
         raise ConfigError("\n".join(errors))
     frozen = {stage: tuple(found) for stage, found in rules.items()}
-    return Policy(frozen, lists, tuple(_lint(frozen, lists)))
+    others = [
+        f"{folder.name}/{path.name}: not read: a policy file ends in .yaml" for path in sorted(folder.glob("*.yml"))
+    ]
+    return Policy(frozen, lists, (*others, *_lint(frozen, lists)))
 
 
 class _FileLoader:
@@ -104,7 +105,6 @@ class _FileLoader:
         self.errors: list[str] = []
         self.path = path
         self.lines: list[str] = []
-        self.bare_lines: set[int] = set()  # lines whose value stands without quotes in the source
 
     def load(self) -> Iterator[tuple[Stage, Rule]]:
         try:
@@ -150,7 +150,6 @@ class _FileLoader:
         for number, line in enumerate(self.lines):
             match = _SENTENCE.fullmatch(line)
             if match is not None and following[number] <= len(match["lead"]):
-                self.bare_lines.add(number)
                 quoted = match["value"].replace("'", "''")
                 line = f"{match['lead']}{match['key']}'{quoted}'{match['comment'] or ''}"
             out.append(line)
@@ -202,7 +201,7 @@ class _FileLoader:
         try:
             return compile_condition(text, stage, self.lists)
         except ExpressionError as error:
-            line, column = self._place(node, text, error.column)
+            line, column = self._place(node, text, error.column, error.length)
             self._error(line, column, str(error), error.length)
             return None
 
@@ -210,8 +209,9 @@ class _FileLoader:
         text = self._text(node)
         if text is None:
             return None
+        text = " ".join(text.splitlines()).strip()
         match = _REPLY.fullmatch(text)
-        if match is None:
+        if match is None or _STATUS.fullmatch(match["text"]):
             self._node_error(node, "a reply is a code, an enhanced status, and a text: 550 5.7.1 No thanks")
             return None
         if action not in _CLASS:
@@ -228,7 +228,7 @@ class _FileLoader:
                 why = (
                     f"unknown fact `{name}`{suggestion(name, FACTS)}" if fact is None else f"`{name}` is not known yet"
                 )
-                line, column = self._place(node, text, text.find("{" + name) + 1)
+                line, column = self._place(node, text, text.find("{" + name + "}") + 1, len(name))
                 self._error(line, column, why, len(name))
                 return None
         return ReplyTemplate(int(match["code"]), status, tuple(parts))
@@ -256,27 +256,20 @@ class _FileLoader:
         self._node_error(node, "a text is wanted here")
         return None
 
-    def _place(self, node: yaml.Node, text: str, offset: int) -> tuple[int, int]:
-        """Where character `offset` of a scalar stands: exact on the scalar's first line, else the scalar's start."""
-        line, column = node.start_mark.line, node.start_mark.column
-        style = getattr(node, "style", None)
-        if style in ("'", '"') and line not in self.bare_lines:
-            column += 1
-        if style in ("|", ">") or "\n" in text or node.end_mark.line != line:
-            found = self._search(text, offset, line)
-            return found if found is not None else (line, column)
-        return line, column + offset
-
-    def _search(self, text: str, offset: int, line: int) -> tuple[int, int] | None:
-        """In a scalar of several lines the word at `offset` is looked for in the source below its start."""
-        word = re.match(r"[\w.@]+", text[offset:])
-        if word is None:
-            return None
-        for number in range(line, min(line + 50, len(self.lines))):
-            column = self.lines[number].find(word[0])
-            if column >= 0:
-                return number, column
-        return None
+    def _place(self, node: yaml.Node, text: str, offset: int, length: int) -> tuple[int, int]:
+        """Where a piece of a scalar stands in the source: the same occurrence of the same words."""
+        start, end = node.start_mark, node.end_mark
+        words = text[offset : offset + length].partition("\n")[0].strip()
+        source = "\n".join(self.lines[start.line : end.line + 1])
+        place = start.column - 1
+        for _ in range(text.count(words, 0, offset) + 1 if words else 0):
+            place = source.find(words, place + 1)
+            if place < 0:
+                break
+        if place < start.column:
+            return start.line, start.column
+        before = source[:place]
+        return start.line + before.count("\n"), len(before) - before.rfind("\n") - 1
 
     def _node_error(self, node: yaml.Node, message: str, length: int = 1) -> None:
         self._error(node.start_mark.line, node.start_mark.column, message, length)
@@ -319,6 +312,17 @@ def _lint(rules: dict[Stage, tuple[Rule, ...]], lists: dict[str, NamedList]) -> 
             elif rule.condition.constant is False:
                 yield f"{rule.place}: `{rule.name}` can never match"
             used.update(rule.condition.lists if rule.condition else ())
+    yield from _open_relays(rules[Stage.RECIPIENT])
     for name, unused in lists.items():
         if name not in used:
             yield f"{unused.path.parent.name}/{unused.path.name}: no rule uses this list"
+
+
+def _open_relays(rules: tuple[Rule, ...]) -> Iterator[str]:
+    """An accept at recipient that asks neither who sends nor where to, before strangers were refused."""
+    for rule in rules:
+        facts = rule.condition.facts if rule.condition else ()
+        if rule.action is Action.REJECT and {"recipient.is_local", "recipient.is_relayed"} & set(facts):
+            return
+        if rule.action is Action.ACCEPT and not any(fact.startswith(_ASKS_WHO) for fact in facts):
+            yield f"{rule.place}: `{rule.name}` would accept strangers' mail for anybody; the relay guard refuses it"

@@ -45,7 +45,10 @@ def prepare(path: Path, migrations: Sequence[str]) -> None:
     """
     path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
     is_new = not path.exists()
-    connection = connect(path)
+    try:
+        connection = connect(path)
+    except sqlite3.DatabaseError as error:
+        raise StoreError(f"{path.name}: {error}") from error
     try:
         path.chmod(0o600)
         with _flock(path):

@@ -1,4 +1,4 @@
-"""Clients under load for crash tests: each message has an id, is sent until it gets its 250, and is looked for later."""
+"""Clients for crash tests: under load a message has an id and is sent until it gets its 250."""
 
 import re
 import smtplib

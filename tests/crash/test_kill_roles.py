@@ -41,6 +41,11 @@ def _kill_role(gateway: Gateway, role: str) -> None:
     wait_until(lambda: gateway.role_pids().get(role, pid) != pid, 15, f"a new {role}")
 
 
+def _wait_more(load: Load, count: int) -> None:
+    reached = len(load.accepted) + count
+    wait_until(lambda: len(load.accepted) >= reached, 20, f"{count} more messages to be accepted")
+
+
 def _kill_supervisor(gateway: Gateway) -> None:
     os.kill(gateway.pid, signal.SIGKILL)
     assert gateway.stop() in (-signal.SIGKILL, None)
@@ -66,14 +71,12 @@ def test_nothing_that_got_250_is_lost_whoever_is_killed(
         wait_until(lambda: _all_up(gateway), 20, "all roles")
         with Load(gateway.ports["smtp"], [*USERS, "someone@remote.test"]) as load:
             for victim in _order():
-                reached = len(load.accepted) + random.randint(3, 40)
-                wait_until(lambda: len(load.accepted) >= reached, 20, f"mail before {victim} is killed")
+                _wait_more(load, random.randint(3, 40))
                 if victim == SUPERVISOR:
                     _kill_supervisor(gateway)
                 else:
                     _kill_role(gateway, victim)
-            reached = len(load.accepted) + 20
-            wait_until(lambda: len(load.accepted) >= reached, 20, "mail after the last kill")
+            _wait_more(load, 20)
         assert load.faults == []
         wait_until(lambda: queued(gateway) == 0, 30, "an empty queue", interval=0.2)
 
@@ -107,4 +110,3 @@ def test_nothing_that_got_250_is_lost_whoever_is_killed(
         duplicates = sum(count - 1 for counts in arrived.values() for count in counts.values())
         record_property("accepted", len(load.accepted))
         record_property("duplicates", duplicates)
-        print(f"accepted {len(load.accepted)}, sendings {sum(load.attempts.values())}, duplicates {duplicates}")

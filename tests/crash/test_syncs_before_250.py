@@ -169,9 +169,7 @@ def _check_blob(calls: list[Call], ident: str, before: Call) -> None:
     assert synced.ended < moved.begun
     target = re.search(r'"[^"]*/spool/blob/(\w\w)/(\w+)"', moved.text)
     assert target is not None, moved.text
-    folder_synced = [
-        call for call in calls if call.is_sync_of(f"/spool/blob/{target[1]}") and call.begun > moved.ended
-    ]
+    folder_synced = [call for call in calls if call.is_sync_of(f"/spool/blob/{target[1]}") and call.begun > moved.ended]
     assert folder_synced, f"{ident}: the blob's folder was not synced"
     assert folder_synced[0].ended < before.begun, f"{ident}: the row was written before the blob's folder was synced"
     made = [call for call in calls if call.name == "mkdir" and f'/spool/blob/{target[1]}"' in call.text]
@@ -204,9 +202,7 @@ def test_a_delivery_is_synced_before_its_row_leaves_the_queue(
         wait_until(lambda: queued(gateway) == 0, 20, "an empty queue")
         threads |= _threads(queue_pid)
     calls = [call for call in _parse(trace) if call.tid in threads]
-    body = _first(
-        calls, "write to the mailbox", lambda call: call.name == "write" and "/Maildir/tmp/" in call.text
-    )
+    body = _first(calls, "write to the mailbox", lambda call: call.name == "write" and "/Maildir/tmp/" in call.text)
     match = re.search(r"/Maildir/tmp/([^>]+)>", body.text)
     assert match is not None
     name = match[1]
@@ -246,9 +242,7 @@ def test_folders_made_for_a_new_mailbox_are_synced_before_its_first_row_leaves_t
         if call.name == "mkdir" and call.result == 0 and (match := re.search(r'"([^"]*/data/mail/[^"]*)"', call.text))
     ]
     assert any(path.endswith("/Maildir/cur") for path in made), made
-    settled = max(
-        call.begun for call in calls if call.name == "pwrite64" and "queue.db-wal>" in call.text
-    )
+    settled = max(call.begun for call in calls if call.name == "pwrite64" and "queue.db-wal>" in call.text)
     unsynced = sorted(
         {
             parent

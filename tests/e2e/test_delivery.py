@@ -316,7 +316,7 @@ def test_mail_waits_when_the_host_leaves_or_defers(
             sink.replies[verb] = how
         queue_id = send(gateway, user, [f"x@{domain}", f"y@{domain}"], MESSAGE)
         row = wait_row(gateway, f"x@{domain}")
-        assert str(row["last_reply"]).startswith("451" if how == "drop" else how)
+        assert str(row["last_reply"]).startswith("4" if how == "drop" else how)
         assert sink.messages == []
         sink.drop_at = ""
         sink.replies.clear()
@@ -357,7 +357,7 @@ def test_a_notification_has_all_that_rfc_3464_asks_for(gateway: Gateway, remote:
     assert report.whole["Date"]
     assert report.whole["Return-Path"] == "<>"
     assert f"x@{domain}" in report.text
-    assert HARD in report.text
+    assert HARD in " ".join(report.text.split())
     assert queue_id in report.about["X-Smarthost-Queue-ID"]
 
 

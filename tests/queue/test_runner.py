@@ -5,6 +5,7 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -80,19 +81,25 @@ class FakeObserver:
 class World:
     def __init__(self, folder: Path) -> None:
         self.spool = Spool(folder / "spool", threads=1)
+        self.spool.prepare()
         self.store = SqliteQueue(folder / "queue.db", self.spool, owner="queue-0")
         self.relay, self.local, self.observer = FakeRelay(), FakeRelay(), FakeObserver()
         self.clock = FakeClock(time.time())
+        self.runner = self.new_runner()
+
+    def new_runner(self) -> Runner:
         directory = AccountDirectory(FakeAccounts(["alice@example.org"]), ["example.org"], [])
         routes = Routes(frozenset({"example.org"}), {"fixed.example": FixedHost("smtp", "10.0.0.7", 25)}, None)
-        self.runner = Runner(
-            self.store, routes, self.relay, self.local, directory,  # type: ignore[arg-type]  # fakes of the two transports
-            RunnerSettings("mail.example.org", PLAN, concurrency=4), self.observer, self.clock,
-        )  # fmt: skip
+        settings = RunnerSettings("mail.example.org", PLAN, concurrency=4)
+        relay: Any = self.relay
+        local: Any = self.local
+        return Runner(self.store, routes, relay, local, directory, settings, self.observer, self.clock)
 
     def run(self, *messages: NewMessage, until: Callable[[], bool] | None = None) -> None:
         """Enqueue, let the runner work until the condition holds (else: all have been seen), stop it."""
         wanted = sum(len({to.forward_path.domain for to in message.recipients}) for message in messages)
+
+        self.runner = self.new_runner()
 
         async def story() -> None:
             for message in messages:
@@ -175,7 +182,6 @@ def test_a_second_deferral_waits_longer_but_not_beyond_the_end(world: World) -> 
     for number in (2, 3):
         world.store.set_state(Filter(), "retry")
         world.relay.seen.clear()
-        world.runner._stopping = False
         world.run(until=lambda: len(world.relay.seen) >= 2)
         assert world.queue()["to@x.example"][1] == number
     assert 900 <= world.queue()["to@x.example"][0] <= 991
@@ -187,7 +193,6 @@ def test_old_mail_is_warned_about_once(world: World) -> None:
     world.run(new("Q1", "to@x.example", age=2000.0), until=lambda: len(world.observer.results) >= 2)
     assert world.observer.notices == ["dsn delayed"]
     world.store.set_state(Filter(recipient="to@x.example"), "retry")
-    world.runner._stopping = False
     world.run(until=lambda: len(world.observer.results) >= 3)
     assert world.observer.notices == ["dsn delayed"]
 

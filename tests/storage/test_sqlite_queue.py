@@ -20,6 +20,7 @@ from tests.queue.queue_contract import BODY, FullStore, Opener, QueueContract, c
 def opener(tmp_path: Path) -> Iterator[Opener]:
     opened: list[SqliteQueue] = []
     spool = Spool(tmp_path / "spool", threads=1)
+    spool.prepare()
 
     def open_one(owner: str) -> FullStore:
         opened.append(SqliteQueue(tmp_path / "queue.db", spool, owner=owner))

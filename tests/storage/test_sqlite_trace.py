@@ -36,7 +36,7 @@ def test_what_belongs_to_a_found_event_is_shown_too(trace: SqliteTrace) -> None:
         [
             event(1.0, ("S1", "Q1"), "transaction", session="S1", queue_id="Q1"),
             event(2.0, ("Q1", "bob@x.example"), "delivery", queue_id="Q1"),
-            event(3.0, ("Q1", "N1"), "notice", queue_id="Q1", of="N1"),
+            event(3.0, ("Q1", "N1"), "notice", queue_id="Q1", notice_id="N1"),
             event(4.0, ("N1",), "delivery", queue_id="N1"),
             event(5.0, ("Q2",), "delivery", queue_id="Q2"),
         ]
