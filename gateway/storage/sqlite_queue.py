@@ -36,6 +36,7 @@ _STATES = (State.READY, State.ACTIVE, State.HELD, State.CORRUPT)
 _SCAN = 500  # due rows looked at in one pass of a claim
 _PASSES = 8
 POSTPONE_S = 60.0
+BODIES = frozenset({"", "7BIT", "8BITMIME", "BINARYMIME"})
 
 MIGRATIONS = (
     """
@@ -151,17 +152,35 @@ class SqliteQueue:
                 [row],
             ).fetchone()
         )
+        _check_types(
+            (str, queue_id, reverse_path, body, ret, envid),
+            (float, created, expires),
+            (int, offset, size),
+            (bytes, header),
+        )
         blob: Blob
         if name is None:
-            blob = MemoryBlob(bytes(octets))
+            _check_types((bytes, octets))
+            blob = MemoryBlob(octets)
         else:
             blob = FileBlob(self.spool.path_of(name), self.spool.path_of(name).stat().st_size)
         if blob.size != size:
             raise ValueError(f"message of {size} octets has only {blob.size}")
+        if not 0 <= offset <= size or body not in BODIES:
+            raise ValueError("offset or body out of range")
         return QueuedMessage(
-            str(queue_id), float(created), float(expires), path_or_null(reverse_path), bytes(header), blob, int(offset),
-            str(body), bool(smtputf8), str(ret), str(envid),
-        )  # fmt: skip
+            queue_id,
+            created,
+            expires,
+            path_or_null(reverse_path),
+            header,
+            blob,
+            offset,
+            body,
+            bool(smtputf8),
+            ret,
+            envid,
+        )
 
     async def renew(self, claims: Sequence[Claim]) -> None:
         deadline = boot_time() + LEASE_S
@@ -239,9 +258,9 @@ class SqliteQueue:
             lambda connection: [
                 _entry(row)
                 for row in connection.execute(
-                    "SELECT queue_id, state, created, due, size + length(header), reverse_path, forward_path,"
-                    " destination, attempts, last_reply, info FROM recipient JOIN message ON message.id = message"
-                    f" JOIN blob ON blob.id = blob WHERE {where} ORDER BY created, recipient.id LIMIT ?",
+                    "SELECT queue_id, state, created, due, coalesce(size, 0) + length(header), reverse_path,"
+                    " forward_path, destination, attempts, last_reply, info FROM recipient JOIN message ON message.id = message"
+                    f" LEFT JOIN blob ON blob.id = blob WHERE {where} ORDER BY created, recipient.id LIMIT ?",
                     [*values, limit],
                 )
             ]
@@ -298,7 +317,7 @@ class SqliteQueue:
         def job(connection: sqlite3.Connection) -> tuple[dict[State, int], float]:
             found = dict(connection.execute("SELECT state, count(*) FROM recipient GROUP BY state").fetchall())
             oldest = connection.execute("SELECT min(created) FROM message").fetchone()[0]
-            age = 0.0 if oldest is None else max(0.0, time.time() - oldest)
+            age = max(0.0, time.time() - _number(oldest)) if _number(oldest) else 0.0
             return {state: found.get(number, 0) for number, state in enumerate(_STATES)}, age
 
         return self._read(job)
@@ -314,6 +333,13 @@ class SqliteQueue:
             if self._reader is not None:
                 self._reader.close()
                 self._reader = None
+
+
+def _check_types(*groups: tuple[object, ...]) -> None:
+    """Each group a type and the values that must be of it: SQLite keeps what it is given, a damaged file anything."""
+    for kind, *values in groups:
+        if not all(type(value) is kind for value in values):
+            raise TypeError(f"a value that is no {getattr(kind, '__name__', kind)}")
 
 
 def _insert(connection: sqlite3.Connection, message: NewMessage, name: str | None) -> None:
@@ -464,10 +490,19 @@ def _where(wanted: Filter) -> tuple[str, list[object]]:
     return " AND ".join(conditions), values
 
 
-def _entry(row: tuple[str, int, float, float, int, str, str, str, int, str, str]) -> QueueEntry:
+def _entry(row: tuple[object, ...]) -> QueueEntry:
+    """Shows whatever a damaged row holds, as well as it can."""
     queue_id, state, created, due, size, reverse, forward, destination, attempts, last, info = row
     try:
-        told = {str(key): str(value) for key, value in json.loads(info).items()}
+        told = {str(key): str(value) for key, value in json.loads(str(info)).items()}
     except (ValueError, AttributeError):
         told = {}
-    return QueueEntry(queue_id, _STATES[state], created, due, size, reverse, forward, destination, attempts, last, told)
+    known = _STATES[state] if isinstance(state, int) and 0 <= state < len(_STATES) else State.CORRUPT
+    return QueueEntry(
+        str(queue_id), known, _number(created), _number(due), int(_number(size)), str(reverse), str(forward),
+        str(destination), int(_number(attempts)), str(last), told,
+    )  # fmt: skip
+
+
+def _number(value: object) -> float:
+    return float(value) if isinstance(value, int | float) and 0 <= value < 1e11 else 0.0

@@ -2,10 +2,22 @@
 
 import logging
 import sys
+from contextlib import suppress
 
 import structlog
 
 Log = structlog.stdlib.BoundLogger
+
+
+class StderrLogger:
+    """Writes lines; one that cannot be written (a full disk, a closed pipe) is lost: mail goes on."""
+
+    def msg(self, message: str) -> None:
+        with suppress(OSError, ValueError):
+            sys.stderr.write(message + "\n")
+            sys.stderr.flush()
+
+    debug = info = warning = error = critical = log = msg
 
 
 def configure(*, level: str = "info") -> None:
@@ -20,7 +32,7 @@ def configure(*, level: str = "info") -> None:
             structlog.dev.ConsoleRenderer(colors=False) if is_terminal else structlog.processors.JSONRenderer(),
         ],
         wrapper_class=structlog.make_filtering_bound_logger(getattr(logging, level.upper())),
-        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
+        logger_factory=lambda *_: StderrLogger(),
         cache_logger_on_first_use=True,
     )
     logging.basicConfig(

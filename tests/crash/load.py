@@ -135,9 +135,13 @@ class RawClient:
     def __init__(self, port: int, *, timeout: float = 15.0, greet: bool = True) -> None:
         self.socket = socket.create_connection((LOOPBACK, port), timeout=timeout)
         self._buffer = b""
-        if greet:
-            assert self.reply().startswith("220"), "no greeting"
-            self.command("EHLO client.test", "250")
+        try:
+            if greet:
+                assert self.reply().startswith("220"), "no greeting"
+                self.command("EHLO client.test", "250")
+        except BaseException:
+            self.close()
+            raise
 
     def reply(self) -> str:
         """The next whole reply; empty at the end of the connection."""

@@ -191,6 +191,28 @@ def test_a_worker_that_ends_on_a_full_disk_comes_back_and_the_listener_goes_on(
         _check_none_ended(gateway, new)
 
 
+def test_a_disk_full_from_the_start_ends_no_role(make_gateway: Callable[..., Gateway]) -> None:
+    # Nothing was counted yet: each metric's first value needs room that its file does not have.
+    with _on_a_small_disk(make_gateway, settings=PATIENT) as gateway:
+        filler, pids = _Filler(gateway), gateway.role_pids()
+        filler.fill()
+        for number in range(8):  # both workers get some
+            try:
+                with RawClient(gateway.ports["smtp"]) as client:
+                    client.command("NONSENSE", "500")
+                    client.command("MAIL FROM:<sender@elsewhere.test>")
+                    client.command("RCPT TO:<nobody-here@example.org>")
+                    client.command("RSET", "250")
+                    _send(client, f"large-{number}", BIG if number % 2 else 0)
+            except (ConnectionError, AssertionError):
+                break  # told of below
+        filler.free()
+        with RawClient(gateway.ports["smtp"]) as client:
+            assert _until_accepted(client, "after", BIG).startswith("250")
+        wait_until(lambda: b"X-Id: after" in b"".join(gateway.mails(USER)), 20, "the mail after")
+        _check_none_ended(gateway, pids)
+
+
 def test_mail_in_the_queue_waits_while_the_disk_is_full_and_is_delivered_after(
     make_gateway: Callable[..., Gateway],
 ) -> None:
