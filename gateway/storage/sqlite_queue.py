@@ -259,7 +259,8 @@ class SqliteQueue:
                 _entry(row)
                 for row in connection.execute(
                     "SELECT queue_id, state, created, due, coalesce(size, 0) + length(header), reverse_path,"
-                    " forward_path, destination, attempts, last_reply, info FROM recipient JOIN message ON message.id = message"
+                    " forward_path, destination, attempts, last_reply, info"
+                    " FROM recipient JOIN message ON message.id = message"
                     f" LEFT JOIN blob ON blob.id = blob WHERE {where} ORDER BY created, recipient.id LIMIT ?",
                     [*values, limit],
                 )
