@@ -3,6 +3,7 @@
 import os
 import re
 import signal
+import subprocess
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -255,3 +256,57 @@ def test_folders_made_for_a_new_mailbox_are_synced_before_its_first_row_leaves_t
 
 def _threads(pid: int) -> set[int]:
     return {int(entry.name) for entry in Path(f"/proc/{pid}/task").iterdir()}
+
+
+@contextmanager
+def _failing(pid: int, inject: str, trace: Path) -> Iterator[None]:
+    """Make system calls of a running process fail: strace's way to say which."""
+    name = inject.partition(":")[0]
+    argv = ["strace", "-f", "-y", "-e", f"trace={name}", "-e", f"inject={inject}", "-o", str(trace), "-p", str(pid)]
+    with subprocess.Popen(argv, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as strace:
+        try:
+            tasks = Path(f"/proc/{pid}/task")
+            wait_until(lambda: all(_tracer(task) == strace.pid for task in tasks.iterdir()), 10, "strace to attach")
+            yield
+            strace.wait(20)  # it ends with the process
+        finally:
+            if strace.poll() is None:
+                strace.terminate()
+
+
+def _tracer(task: Path) -> int:
+    lines = (task / "status").read_text().splitlines()
+    return next(int(line.split()[1]) for line in lines if line.startswith("TracerPid:"))
+
+
+@pytest.mark.parametrize(
+    ("inject", "size"),
+    [
+        ("fdatasync:error=EIO", 0),
+        ("fsync:error=EIO:when=1", LARGE),
+        ("fsync:error=EIO:when=2", LARGE),  # counted by thread: the blob, then its folder
+    ],
+    ids=["of the log", "of a blob", "of a blob's folder"],
+)
+def test_a_failed_sync_is_answered_with_421_and_ends_the_worker_and_is_not_tried_again(
+    make_gateway: Callable[..., Gateway], open_folder: Path, inject: str, size: int
+) -> None:
+    trace = open_folder / "failing.txt"
+    with make_gateway(settings={"gateway": {"workers": 1}}) as gateway:
+        old = wait_until(lambda: gateway.role_pids().get("smtp-0"), 10, "the worker")
+        with RawClient(gateway.ports["smtp"]) as client, _failing(old, inject, trace):
+            client.begin("alice@example.org")
+            client.send(make_message("refused", size) + b".\r\n")
+            assert client.reply().startswith("421 ")
+            assert client.reply() == ""
+        wait_until(lambda: gateway.role_pids().get("smtp-0", old) != old, 10, "a new worker")
+        failed = [line for line in trace.read_text().splitlines() if "(INJECTED)" in line]
+        # The trace is no promise to anybody: its database may fail as well.
+        assert len([line for line in failed if "/trace.db" not in line]) == 1, failed
+        with RawClient(gateway.ports["smtp"]) as client:
+            client.begin("alice@example.org")
+            client.send(make_message("taken", size) + b".\r\n")
+            assert client.reply().startswith("250 2.0.0 ")
+        (received,) = gateway.wait_mails("alice@example.org", 1)
+        assert received.endswith(make_message("taken", size))
+        wait_until(lambda: queued(gateway) == 0, 10, "an empty queue")
