@@ -3,9 +3,11 @@ other.
 """
 
 import os
+import shutil
 import socket
 import sys
 from collections.abc import Awaitable, Callable, Iterable
+from pathlib import Path
 
 import uvloop
 
@@ -46,17 +48,20 @@ def run_gateway(config: Config, roles: Iterable[str] = ROLES) -> int:
     log.configure()
     identity = find_identity(config.gateway.user)
     own_data(config.data, identity)
-    lock_data(config.data)
-    metrics.prepare(config.data / "run" / "metrics")
+    lock_data(config.data, identity)
+    folder = metrics.prepare(config.data)
     if identity is not None:
-        os.chown(config.data / "run" / "metrics", identity.uid, identity.gid)
-    shared = _shared(config, set(roles))
+        os.chown(folder, identity.uid, identity.gid)
+    shared = _shared(config, set(roles), folder)
     supervisor = Supervisor(
         _roles(shared, set(roles)), identity, on_death=shared.counters.drop_slot, on_tick=_refresher(shared)
     )
     supervisor.run_once(lambda: prepare_data(config))
     _log.info("started", hostname=config.gateway.hostname, pid=os.getpid(), listen=_addresses(shared))
-    return supervisor.run()
+    try:
+        return supervisor.run()
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 def prepare_data(config: Config) -> None:
@@ -72,7 +77,7 @@ def prepare_data(config: Config) -> None:
         _log.info("spool swept", removed=removed)
 
 
-def _shared(config: Config, roles: set[str]) -> Shared:
+def _shared(config: Config, roles: set[str], metrics_folder: Path) -> Shared:
     policy = load_policy(config.policies)
     for warning in policy.warnings:
         _log.warning("policy", lint=warning)
@@ -91,7 +96,9 @@ def _shared(config: Config, roles: set[str]) -> Shared:
     wake_read, wake_write = socket.socketpair(socket.AF_UNIX, socket.SOCK_DGRAM)
     for end in (wake_read, wake_write):
         end.setblocking(False)
-    return Shared(config, policy, SharedCounters(), keys, sockets, wake_read, wake_write, build_routes(config))
+    return Shared(
+        config, policy, SharedCounters(), keys, sockets, wake_read, wake_write, build_routes(config), metrics_folder
+    )
 
 
 def _addresses(shared: Shared) -> dict[str, list[str]]:

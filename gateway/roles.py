@@ -50,6 +50,7 @@ from gateway.telemetry.recorder import Recorder
 SMTP_LISTENERS = ("smtp", "submission", "submissions")
 POP3_LISTENERS = ("pop3", "pop3s")
 DRAIN_S = 28.0  # under the supervisor's 30
+QUEUE_DRAIN_S = 10.0
 ORPHAN_DRAIN_S = 2.0
 UPKEEP_S = 5.0
 PRUNE_S = 600.0
@@ -74,10 +75,7 @@ class Shared:
     wake_read: socket.socket
     wake_write: socket.socket
     routes: Routes
-
-    @property
-    def metrics_folder(self) -> Path:
-        return self.config.data / "run" / "metrics"
+    metrics_folder: Path
 
     def contexts(self) -> Callable[[], ssl.SSLContext]:
         if self.keys is None:
@@ -130,8 +128,8 @@ def watch(process: Process, alive: int) -> None:
     loop.add_reader(alive, orphaned)
 
 
-async def _drain(process: Process, *parts: Awaitable[None]) -> None:
-    limit = ORPHAN_DRAIN_S if process.is_orphan or process.exit_code else DRAIN_S
+async def _drain(process: Process, *parts: Awaitable[None], limit_s: float = DRAIN_S) -> None:
+    limit = ORPHAN_DRAIN_S if process.is_orphan or process.exit_code else limit_s
     try:
         async with asyncio.timeout(limit):
             await asyncio.gather(*parts)
@@ -258,7 +256,8 @@ async def run_queue(process: Process) -> None:
     stopping = asyncio.create_task(process.stopping.wait())
     await asyncio.wait({running, stopping}, return_when=asyncio.FIRST_COMPLETED)
     runner.stop()
-    await _drain(process, running)
+    # Deliveries that still wait for a silent host are cut: their leases are void when the role starts again.
+    await _drain(process, running, limit_s=QUEUE_DRAIN_S)
     await pool.close()
     if not process.exit_code:
         await asyncio.to_thread(queue.close)

@@ -90,9 +90,11 @@ def own_data(folder: Path, identity: Identity | None) -> None:
             os.chown(path, identity.uid, identity.gid, follow_symlinks=False)
 
 
-def lock_data(folder: Path, *, wait_s: float = LOCK_WAIT_S) -> int:
+def lock_data(folder: Path, identity: Identity | None, *, wait_s: float = LOCK_WAIT_S) -> int:
     """Hold the data folder; children share the hold. Raises ConfigError when another gateway has it."""
     descriptor = os.open(folder / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    if identity is not None:
+        os.fchown(descriptor, identity.uid, identity.gid)
     deadline = time.monotonic() + wait_s
     while True:
         try:

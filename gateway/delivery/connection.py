@@ -215,7 +215,7 @@ class Connection:
             if self.extensions.has("CHUNKING"):
                 answers = await self._by_bdat(outgoing, content, is_small, is_ours)
             else:
-                answers = await self._by_data(outgoing, content, is_ours)
+                answers = await self._by_data(outgoing, content, is_small, is_ours)
         except ConnectionLost:
             raise
         except (OSError, TimeoutError, EOFError, ReplyError) as error:
@@ -241,7 +241,7 @@ class Connection:
         return [mail, *(client.rcpt_command(*to, self.extensions) for to in outgoing.recipients)]
 
     async def _by_data(
-        self, outgoing: Outgoing, content: Callable[[], Iterable[bytes]], is_ours: Callable[[], bool]
+        self, outgoing: Outgoing, content: Callable[[], Iterable[bytes]], is_small: bool, is_ours: Callable[[], bool]
     ) -> list[Reply]:
         mail, *rcpts = await self._commands([*self._envelope(outgoing), b"DATA\r\n"])
         start = rcpts.pop()
@@ -257,7 +257,9 @@ class Connection:
             return _fill(answers, mail)
         if not is_ours():
             raise LeaseLost
-        pieces = client.stuff_dots(content())
+        pieces: Iterable[bytes] = client.stuff_dots(content())
+        if is_small:
+            pieces = (b"".join(pieces),)
         held = b""  # one piece behind, so that the lease is looked at right before the final dot goes
         for piece in pieces:
             if held:

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import lru_cache
 from ipaddress import IPv4Network, IPv6Network, ip_address, ip_network
 from pathlib import Path
 
@@ -21,16 +22,22 @@ class NetworkSet:
             self._by_prefix.setdefault((network.version, shift), set()).add(int(network.network_address) >> shift)
 
     def __contains__(self, text: object) -> bool:
-        try:
-            address = ip_address(str(text))
-        except ValueError:
-            return False
-        mapped = address.ipv4_mapped if address.version == 6 else None
-        address = mapped or address
-        number, version = int(address), address.version
+        number, version = _number_of(str(text))
         return any(
             number >> shift in numbers for (other, shift), numbers in self._by_prefix.items() if other == version
         )
+
+
+@lru_cache(maxsize=16384)
+def _number_of(text: str) -> tuple[int, int]:
+    """An address as number and version, IPv4-mapped ones as IPv4; version 0 for what is no address."""
+    try:
+        address = ip_address(text)
+    except ValueError:
+        return 0, 0
+    mapped = address.ipv4_mapped if address.version == 6 else None
+    address = mapped or address
+    return int(address), address.version
 
 
 def _plain_network(network: IPv4Network | IPv6Network) -> IPv4Network | IPv6Network:

@@ -260,8 +260,9 @@ class SmtpConnection(SMTP):
 
     def _refuse(self, answer: Reply) -> None:
         """Count an error; at the limit the last word is 421, after the reply to the command itself."""
-        # "Too many recipients" is how a long list is told to come in parts (RFC 5321 4.5.3.1.10): no error.
-        self._errors += answer.status != "4.5.3"
+        # "Too many recipients" is how a long list is told to come in parts (RFC 5321 4.5.3.1.10): no error. Nor is
+        # trouble of our own (4.3.x) the client's.
+        self._errors += answer.status != "4.5.3" and not answer.status.startswith("4.3.")
         self._push(self.handler.refused(self.session, self._verb, answer))
         if self._errors >= self.settings.errors:
             self._refuse_and_close(replies.TOO_MANY_ERRORS)

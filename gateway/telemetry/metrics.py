@@ -6,6 +6,7 @@ process id: a restarted worker goes on counting where its predecessor was killed
 
 import os
 import shutil
+from hashlib import sha256
 from pathlib import Path
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest, values
@@ -13,15 +14,27 @@ from prometheus_client.multiprocess import MultiProcessCollector
 from prometheus_client.values import MultiProcessValue
 
 from gateway import VERSION
+from gateway.core.errors import ConfigError
 
 _SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 300.0)
 _SHORT = (0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.05, 0.25, 1.0, 5.0, 60.0)
 
 
-def prepare(folder: Path) -> None:
-    """Before any fork: an empty folder for the values of this run."""
-    shutil.rmtree(folder, ignore_errors=True)
-    folder.mkdir(parents=True, mode=0o700)
+def prepare(data: Path) -> Path:
+    """Before any fork and under the data folder's lock: an empty folder for the values of this run.
+
+    In memory where that can be had: the files are mapped, and a page that a full disk cannot hold kills the process
+    (SIGBUS). The name goes by the data folder, so a killed gateway's values are cleared by the next.
+    """
+    name = f"smarthost-{sha256(str(data.resolve()).encode()).hexdigest()[:24]}"
+    for folder in (Path("/dev/shm") / name, data / "run" / "metrics"):  # noqa: S108  # made anew, 0700, never followed
+        shutil.rmtree(folder, ignore_errors=True)
+        try:
+            folder.mkdir(parents=False, mode=0o700)
+        except OSError:
+            continue
+        return folder
+    raise ConfigError(f"{data}: no folder for metrics can be made")
 
 
 def exposition(folder: Path) -> bytes:
