@@ -27,7 +27,7 @@ format: $(VENV)/installed
 	$(BIN)/ruff format .
 
 bench: $(VENV)/installed
-	$(BIN)/python bench/side_by_side.py
+	$(BIN)/python -m bench.side_by_side
 
 $(VENV)/installed: requirements.lock pyproject.toml
 	@echo "== making $(VENV) and installing Smarthost with what it needs"
