@@ -216,8 +216,6 @@ class Connection:
                 answers = await self._by_bdat(outgoing, content, is_small, is_ours)
             else:
                 answers = await self._by_data(outgoing, content, is_small, is_ours)
-        except ConnectionLost:
-            raise
         except (OSError, TimeoutError, EOFError, ReplyError) as error:
             self.abort()
             raise ConnectionLost(_reason(error)) from None

@@ -13,7 +13,6 @@ from gateway.message.header import MAX_HEADER, parse_header
 FULL_LIMIT = 1024 * 1024  # octets of a message that are sent back on RET=FULL
 MAX_DIAGNOSTIC = 800  # characters of a reply in one line
 DEFAULT_LIMIT = 50 * 1024  # and where the sender said nothing
-ACTIONS = ("failed", "delayed", "delivered", "relayed")
 
 
 @dataclass(frozen=True, slots=True)
