@@ -30,9 +30,9 @@ from gateway.roles import (
     watch,
 )
 from gateway.storage.counters import MAX_SLOTS, SharedCounters
+from gateway.storage.queue_desk import QueueDesk
 from gateway.storage.spool import Spool
 from gateway.storage.sqlite_accounts import SqliteAccounts
-from gateway.storage.sqlite_queue import SqliteQueue
 from gateway.storage.sqlite_trace import SqliteTrace
 from gateway.supervisor import Role, Supervisor, find_identity, lock_data, own_data
 from gateway.telemetry import log, metrics
@@ -68,7 +68,7 @@ def prepare_data(config: Config) -> None:
     """As the service's user, before any listener opens: schemas, migrations, orphaned spool files."""
     spool = Spool(config.data / "spool")
     spool.prepare()
-    queue = SqliteQueue(config.data / "queue.db", spool, owner="prepare")
+    queue = QueueDesk(config.data / "queue.db", spool)
     removed = spool.sweep(queue.blob_names(), all_ages=True)
     queue.close()
     SqliteAccounts(config.data / "accounts.db").close()

@@ -39,6 +39,7 @@ from gateway.servers.smtp import SmtpService, SmtpSettings
 from gateway.servers.smtp_listener import ListenerSettings, SmtpListener
 from gateway.smtp.handler import ServerSettings
 from gateway.storage.counters import SharedCounters
+from gateway.storage.queue_desk import QueueDesk
 from gateway.storage.spool import Spool
 from gateway.storage.sqlite_accounts import SqliteAccounts
 from gateway.storage.sqlite_queue import SqliteQueue
@@ -284,10 +285,11 @@ async def run_store(process: Process) -> None:
 
 async def run_admin(process: Process) -> None:
     shared, config = process.shared, process.shared.config
-    queue = SqliteQueue(config.data / "queue.db", Spool(config.data / "spool"), owner="admin-0")
+    spool = Spool(config.data / "spool")
+    desk = QueueDesk(config.data / "queue.db", spool)
 
     async def measure() -> None:
-        counts, oldest = await asyncio.to_thread(queue.counts)
+        counts, oldest = await asyncio.to_thread(desk.counts)
         for state, count in counts.items():
             process.metrics.queue_messages.labels(state).set(count)
         process.metrics.queue_oldest.set(oldest)
@@ -310,21 +312,21 @@ async def run_admin(process: Process) -> None:
     server = MetricsServer(
         {"/metrics": show_metrics, "/healthz": healthz, "/readyz": readyz}, shared.sockets.get("metrics", [])
     )
-    upkeep = asyncio.create_task(_upkeep(process, queue, measure))
+    upkeep = asyncio.create_task(_upkeep(process, desk, spool, measure))
     await process.stopping.wait()
     upkeep.cancel()
     await _drain(process, server.drain())
-    await asyncio.to_thread(queue.close)
+    await asyncio.to_thread(desk.close)
 
 
-async def _upkeep(process: Process, queue: SqliteQueue, measure: Callable[[], Awaitable[None]]) -> None:
+async def _upkeep(process: Process, desk: QueueDesk, spool: Spool, measure: Callable[[], Awaitable[None]]) -> None:
     config, due = process.shared.config, 0.0
     while True:
         try:
             if time.monotonic() >= due:
                 due = time.monotonic() + PRUNE_S
                 await asyncio.to_thread(process.trace.prune, config.trace.keep, config.trace.max_size)
-                await asyncio.to_thread(lambda: queue.spool.sweep(queue.blob_names(), all_ages=False))
+                await asyncio.to_thread(lambda: spool.sweep(desk.blob_names(), all_ages=False))
             await measure()
         except Exception as error:
             _log.error("upkeep failed", exc_info=error)

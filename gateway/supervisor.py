@@ -24,6 +24,7 @@ DRAIN_S = 30.0
 BACKOFF_S = (0.0, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0)
 STEADY_S = 10.0  # a child that lived so long starts the backoff anew
 TICK_S = 1.0
+STOPPED_S = 10.0  # a child stopped by a signal so long is ended: it may hold a lock that the others wait for
 LOCK_WAIT_S = 3.0  # children of a killed supervisor need a moment to let go
 
 _SIGNALS = {signal.SIGCHLD, signal.SIGTERM, signal.SIGINT, signal.SIGHUP}
@@ -46,6 +47,7 @@ class _Child:
     started: float = 0.0
     failures: int = 0
     due: float = 0.0  # when to start it again
+    stopped_since: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -166,6 +168,7 @@ class Supervisor:
             for child in self._children:
                 if not child.pid and child.due <= now:
                     self._start(child)
+                self._end_stopped(child, now)
             self._on_tick()
 
     def _next_start(self) -> float:
@@ -201,6 +204,19 @@ class Supervisor:
             sys.stderr.flush()
             os._exit(code)
 
+    def _end_stopped(self, child: _Child, now: float) -> None:
+        try:
+            stat = Path(f"/proc/{child.pid}/stat").read_bytes() if child.pid else b""
+        except OSError:
+            stat = b""
+        if stat.rpartition(b")")[2].split()[:1] != [b"T"]:
+            child.stopped_since = None
+        elif child.stopped_since is None:
+            child.stopped_since = now
+        elif now - child.stopped_since >= STOPPED_S:
+            _log.error("role was stopped by a signal and is ended", role=child.role.name, after_s=STOPPED_S)
+            os.kill(child.pid, signal.SIGKILL)
+
     def _reap(self) -> None:
         while True:
             try:
@@ -217,7 +233,7 @@ class Supervisor:
         now = time.monotonic()
         child.failures = 0 if now - child.started > STEADY_S else child.failures + 1
         child.due = now + BACKOFF_S[min(child.failures, len(BACKOFF_S)) - 1 if child.failures else 0]
-        child.pid = 0
+        child.pid, child.stopped_since = 0, None
         self._on_death(child.role.slot)
         _log.error(
             "role ended", role=child.role.name, status=os.waitstatus_to_exitcode(status), again_in=child.due - now

@@ -13,8 +13,8 @@ import click
 from gateway.cli.context import NO, USAGE, config_option, fail, guarded, iso, json_option, open_config, printable, show
 from gateway.config import parse_duration
 from gateway.queue.store import Filter, QueuedMessage, QueueEntry, State
+from gateway.storage.queue_desk import QueueDesk
 from gateway.storage.spool import Spool
-from gateway.storage.sqlite_queue import SqliteQueue
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 MAX_SHOWN_HEADER = 64 * 1024
@@ -53,12 +53,12 @@ def _filter(queue_id: str, options: dict[str, Any]) -> Filter:
     )
 
 
-def _with_queue(path: Path, body: Callable[[SqliteQueue], int | None]) -> None:
+def _with_queue(path: Path, body: Callable[[QueueDesk], int | None]) -> None:
     def run() -> int | None:
         config = open_config(path)
         if not (config.data / "queue.db").exists():
             fail(f"{config.data}: there is no queue yet; has the gateway run?")
-        opened = SqliteQueue(config.data / "queue.db", Spool(config.data / "spool"), owner="cli")
+        opened = QueueDesk(config.data / "queue.db", Spool(config.data / "spool"))
         try:
             return body(opened)
         finally:
@@ -89,7 +89,7 @@ def _row(entry: QueueEntry) -> dict[str, object]:
 def queue_list(config_path: Path, as_json: bool, **options: Any) -> None:
     """List what waits, a line a recipient, oldest first."""
 
-    def body(opened: SqliteQueue) -> int:
+    def body(opened: QueueDesk) -> int:
         rows = [_row(entry) for entry in opened.entries(_filter("", options))]
         show(rows, ("id", "state", "arrived", "next", "size", "sender", "recipient", "attempts"), as_json=as_json)
         return 0
@@ -104,7 +104,7 @@ def queue_list(config_path: Path, as_json: bool, **options: Any) -> None:
 def queue_show(queue_id: str, config_path: Path, as_json: bool) -> None:
     """Show one message: its recipients, their last replies, its header."""
 
-    def body(opened: SqliteQueue) -> int:
+    def body(opened: QueueDesk) -> int:
         entries = opened.entries(Filter(queue_id=queue_id))
         if not entries:
             click.echo(f"smarthost: no message {queue_id} in the queue", err=True)
@@ -145,7 +145,7 @@ def _change(
     if wanted == Filter() and not everything:
         fail("name a queue id, a filter, or --all", USAGE)
 
-    def body(opened: SqliteQueue) -> int:
+    def body(opened: QueueDesk) -> int:
         count = opened.delete(wanted) if action == "delete" else opened.set_state(wanted, action)
         click.echo(f"{done} {count} recipients")
         if not count:

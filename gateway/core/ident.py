@@ -11,7 +11,3 @@ def new_id() -> str:
     """16 characters: 45 bits of milliseconds since the epoch, then 35 random bits."""
     number = (time.time_ns() // 1_000_000 & (1 << 45) - 1) << 35 | secrets.randbits(35)
     return "".join([_ALPHABET[number >> shift & 31] for shift in range(75, -1, -5)])
-
-
-def is_id(text: str) -> bool:
-    return text.isascii() and len(text) == LENGTH and all(char in _ALPHABET for char in text.upper())

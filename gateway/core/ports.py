@@ -61,7 +61,7 @@ class Counters(Protocol):
     def acquire(self, key: str, limit: int) -> bool:
         """Add one to a gauge unless it has reached `limit`."""
 
-    def release(self, key: str) -> None: ...
+    def release(self, *keys: str) -> None: ...
 
     def hit(self, key: str, window_s: float, amount: float = 1.0) -> float:
         """Count an event; the count of the running window, which began with its first event."""

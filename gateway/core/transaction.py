@@ -19,7 +19,6 @@ class Session:
     listener: str  # "smtp" "submission" "submissions"
     client_ip: str
     client_port: int
-    server_port: int
     is_trusted: bool  # in [networks] trusted, and not by the address of a proxy
     client_name: str | None = None  # verified reverse name where somebody told us (XCLIENT)
     helo: str = ""
@@ -37,12 +36,11 @@ class Session:
     def is_submission(self) -> bool:
         return self.listener in ("submission", "submissions")
 
-    @property
-    def protocol(self) -> str:
-        """The `with` word of a Received field (RFC 3848, RFC 6531)."""
+    def protocol(self, *, smtputf8: bool) -> str:
+        """The `with` word of a Received field (RFC 3848; RFC 6531 3.7.3 and 4.3)."""
         if not self.is_esmtp:
             return "SMTP"
-        return "ESMTP" + ("S" if self.tls else "") + ("A" if self.user else "")
+        return ("UTF8SMTP" if smtputf8 else "ESMTP") + ("S" if self.tls else "") + ("A" if self.user else "")
 
 
 @dataclass(frozen=True, slots=True)

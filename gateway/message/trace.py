@@ -16,14 +16,16 @@ def _date(second: int) -> str:
     return format_datetime(datetime.fromtimestamp(second, UTC))
 
 
-def received(session: Session, hostname: str, queue_id: str, recipient: str, now: float) -> bytes:
+def received(
+    session: Session, hostname: str, queue_id: str, recipient: str, now: float, *, smtputf8: bool = False
+) -> bytes:
     """recipient: the only one's address, or "" where there are several (who else got it is nobody's business)."""
     name = session.client_name or "unknown"
     tls = f"\r\n\t(using {session.tls.version} with cipher {session.tls.cipher})" if session.tls else ""
     to = f"\r\n\tfor <{recipient}>" if recipient and recipient.isascii() else ""
     return (
         f"Received: from {_plain(session.helo)} ({_plain(name)} [{_literal(session.client_ip)}]){tls}\r\n"
-        f"\tby {hostname} (Smarthost) with {session.protocol} id {queue_id}{to};\r\n"
+        f"\tby {hostname} (Smarthost) with {session.protocol(smtputf8=smtputf8)} id {queue_id}{to};\r\n"
         f"\t{_date(int(now))}\r\n"
     ).encode("ascii")
 

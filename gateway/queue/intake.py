@@ -47,7 +47,8 @@ class Intake:
         queue_id = new_id()
         recipients = self._expand(envelope.recipients)
         only = str(envelope.recipients[0].forward_path) if len(envelope.recipients) == 1 else ""
-        prefix = trace.received(session, self._settings.hostname, queue_id, only, now)
+        hostname = self._settings.hostname
+        prefix = trace.received(session, hostname, queue_id, only, now, smtputf8=envelope.smtputf8)
         if session.is_submission:
             prefix += self._missing_fields(header, queue_id, now)
         message = NewMessage(

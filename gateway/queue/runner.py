@@ -340,9 +340,7 @@ class Runner:
                 self._observer.attempted(claim, "queue", pairs, 0.0)
             return
         until = claim.message.expires
-        retries = {
-            recipient.row: Retry(now, str(NOT_YET), recipient.attempts, warned=True) for recipient in claim.recipients
-        }
+        retries = {to.row: Retry(to.due, str(NOT_YET), to.attempts, warned=True) for to in claim.recipients}
         reports = [r for recipient in claim.recipients for r in _report(recipient, "delayed", Deferred(NOT_YET), until)]
         await self._commit(claim, (), retries, reports, None)
 

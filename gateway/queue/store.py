@@ -79,6 +79,7 @@ class ClaimedRecipient:
     notify: frozenset[str]
     attempts: int
     warned: bool
+    due: float  # when this attempt was
 
 
 @dataclass(slots=True)

@@ -173,8 +173,7 @@ class SmtpDriver:
 
     def closed(self, session: Session) -> None:
         self._finish("closed", None)
-        for key in self._gauges:
-            self._service.counters.release(key)
+        self._service.counters.release(*self._gauges)
         self._service.metrics.sessions_open.labels(session.listener).dec()
 
     # --- transaction ----------------------------------------------------------------------------------------------

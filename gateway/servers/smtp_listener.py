@@ -65,7 +65,6 @@ class SmtpListener:
         self._drained = asyncio.Event()
         self._arriving: set[asyncio.Task[None]] = set()
         self._acceptors = [Acceptor(listening, self._on_connection) for listening in sockets]
-        self._server_port = sockets[0].getsockname()[1] if sockets else 0
 
     def _on_connection(self, connection: socket.socket, peer: tuple[str, int]) -> None:
         task = asyncio.get_running_loop().create_task(self._admit(connection, *peer))
@@ -95,7 +94,7 @@ class SmtpListener:
                 self._turn_away(connection, ip, port, TOO_MANY_FROM_YOU, "over_address_limit")
                 return
             gauges = (*gauges, by_address)
-            session = Session(new_id(), settings.name, ip, port, self._server_port, is_trusted)
+            session = Session(new_id(), settings.name, ip, port, is_trusted)
             driver = SmtpDriver(self._service, gauges)
             metrics.connections.labels(settings.name, "accepted").inc()
             metrics.sessions_open.labels(settings.name).inc()
@@ -104,8 +103,8 @@ class SmtpListener:
             else:
                 metrics.sessions_open.labels(settings.name).dec()
         finally:
-            for key in gauges:
-                self._service.counters.release(key)
+            if gauges:
+                self._service.counters.release(*gauges)
 
     async def _start(
         self, connection: socket.socket, session: Session, driver: SmtpDriver, *, may_xclient: bool
@@ -153,7 +152,7 @@ class SmtpListener:
             answer = answer.with_id(decision_id)
             record = TransactionRecord()
             record.add_refusal("connect", answer, decision_id)
-            session = Session(new_id(), self._settings.name, ip, port, self._server_port, is_trusted=False)
+            session = Session(new_id(), self._settings.name, ip, port, is_trusted=False)
             record.write(self._service.recorder, session, result, answer, "")
         if answer is not None and not self._settings.is_implicit_tls:
             with suppress(OSError):

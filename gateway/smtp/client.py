@@ -32,6 +32,7 @@ class ReplyReader:
     def __init__(self) -> None:
         self._buffer = b""
         self._lines: list[str] = []
+        self._code = b""
         self._status = ""
         self._octets = 0
 
@@ -53,6 +54,9 @@ class ReplyReader:
         if match is None or len(line) > MAX_REPLY_LINE:
             raise ReplyError("no SMTP reply, or a line without end")
         self._octets += len(line)
+        if self._lines and self._code != match[1]:
+            raise ReplyError("one reply with two codes")  # RFC 5321 4.2.1
+        self._code = match[1]
         if len(self._lines) >= MAX_REPLY_LINES or self._octets > MAX_REPLY:
             raise ReplyError("reply without end")
         text = "".join(char if " " <= char <= "~" else "?" for char in match[3].decode("utf-8", "replace"))

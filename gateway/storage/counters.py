@@ -43,12 +43,13 @@ class SharedCounters:
             self._put(offset, entry)
             return True
 
-    def release(self, key: str) -> None:
+    def release(self, *keys: str) -> None:
         with self._locked():
-            offset, entry = self._find(key)
-            if entry is not None and entry[3 + self.slot]:
-                entry[3 + self.slot] -= 1
-                self._put(offset, entry)
+            for key in keys:
+                offset, entry = self._find(key)
+                if entry is not None and entry[3 + self.slot]:
+                    entry[3 + self.slot] -= 1
+                    self._put(offset, entry)
 
     def level(self, key: str) -> int:
         with self._locked():

@@ -2,8 +2,9 @@
 
 A writer gathers all jobs that wait and gives them one commit: one fsync serves fifty messages as it serves one. Writing
 processes take an flock before BEGIN IMMEDIATE, since SQLite's busy handler sleeps where flock queues.
-A job runs in a savepoint, so a failed one costs its neighbours nothing. After a failed sync nothing is retried: the
-writer is broken for good and the process must restart (what the kernel kept of the pages is not known any more).
+Jobs that share a commit run each in a savepoint, so a failed one costs its neighbours nothing. After a failed sync
+nothing is retried: the writer is broken for good and the process must restart (what the kernel kept of the pages is not
+known any more).
 """
 
 import asyncio
@@ -139,33 +140,36 @@ class Writer:
         lock_descriptor = os.open(f"{self.path}.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         batch: list[tuple[Job[Any], Future[Any]]] = []
         try:
-            while batch := self._next_batch():
+            while self._wait_for_jobs() and self._broken is None:
                 self._commit(connection, lock_descriptor, batch)
-                if self._broken is not None:
-                    break
+                batch.clear()
         except BaseException as error:
             self._give_up(StorageBroken(f"writer: {error}"), batch)
         finally:
             connection.close()
             os.close(lock_descriptor)
 
-    def _next_batch(self) -> list[tuple[Job[Any], Future[Any]]]:
+    def _wait_for_jobs(self) -> bool:
         with self._ready:
-            while not self._jobs:
-                if self._stopping:
-                    return []
+            while not self._jobs and not self._stopping and self._broken is None:
                 self._ready.wait()
-            return [self._jobs.popleft() for _ in range(min(len(self._jobs), MAX_BATCH))]
+            return bool(self._jobs)
 
     def _commit(self, connection: sqlite3.Connection, lock: int, batch: list[tuple[Job[Any], Future[Any]]]) -> None:
+        """All that waits once the lock is had: what came while another process held it joins this commit."""
         done: list[tuple[Future[Any], Any]] = []
         fcntl.flock(lock, fcntl.LOCK_EX)
         try:
+            while self._jobs and len(batch) < MAX_BATCH:
+                batch.append(self._jobs.popleft())
             connection.execute("BEGIN IMMEDIATE")
-            for job, future in batch:
-                self._run_job(connection, job, future, done)
+            if len(batch) == 1:
+                done.append((batch[0][1], batch[0][0](connection)))
+            else:
+                for job, future in batch:
+                    self._run_job(connection, job, future, done)
             connection.execute("COMMIT")
-        except sqlite3.Error as error:
+        except Exception as error:
             self._failed(connection, error, batch)
             return
         finally:
@@ -181,17 +185,19 @@ class Writer:
         try:
             result = job(connection)
         except Exception as error:
+            if not connection.in_transaction:
+                raise  # SQLite gave up the whole transaction (a full disk)
             connection.execute("ROLLBACK TO job")
-            future.set_exception(_translate(error))
+            future.set_exception(translate(error))
         else:
             done.append((future, result))
         connection.execute("RELEASE job")
 
     def _failed(
-        self, connection: sqlite3.Connection, error: sqlite3.Error, batch: list[tuple[Job[Any], Future[Any]]]
+        self, connection: sqlite3.Connection, error: Exception, batch: list[tuple[Job[Any], Future[Any]]]
     ) -> None:
-        """The commit (or its begin) did not succeed, so no job of the batch did."""
-        translated = _translate(error)
+        """The commit (its begin, or the only job) did not succeed, so no job of the batch did."""
+        translated = translate(error)
         if connection.in_transaction:
             connection.rollback()
         if isinstance(translated, StorageBroken):
@@ -212,7 +218,8 @@ class Writer:
             self._on_broken()
 
 
-def _translate(error: Exception) -> Exception:
+def translate(error: Exception) -> Exception:
+    """SQLite's error as one of ours; any other as it is."""
     if not isinstance(error, sqlite3.Error):
         return error
     code = getattr(error, "sqlite_errorcode", None)

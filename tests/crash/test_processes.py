@@ -115,6 +115,16 @@ def test_a_role_that_ends_is_started_again_and_the_log_says_so(make_gateway: Cal
     }
 
 
+def test_a_role_that_stays_stopped_is_ended_and_started_again(make_gateway: Callable[..., Gateway]) -> None:
+    """It may have been stopped with a lock in hand that all the others wait for."""
+    gateway = make_gateway()
+    pids = _start_up(gateway)
+    os.kill(pids["smtp-0"], signal.SIGSTOP)
+    wait_until(lambda: gateway.role_pids().get("smtp-0", pids["smtp-0"]) != pids["smtp-0"], 30, "a new smtp-0")
+    assert "role was stopped by a signal" in gateway.log()
+    assert gateway.send("alice@example.org", make_message("after")) == {}
+
+
 # --- privileges -------------------------------------------------------------------------------------------------------
 
 

@@ -49,6 +49,11 @@ def test_the_protocol_word(esmtp: bool, tls: bool, user: bool, word: str) -> Non
     assert f" with {word} id Q".encode() in trace.received(session, "h", "Q", "", NOW)
 
 
+def test_the_protocol_word_of_a_transaction_with_smtputf8() -> None:
+    assert b" with UTF8SMTPSA id Q" in trace.received(USER, "h", "Q", "", NOW, smtputf8=True)
+    assert b" with UTF8SMTP id Q" in trace.received(STRANGER, "h", "Q", "", NOW, smtputf8=True)
+
+
 @given(
     st.text(max_size=400),
     st.none() | st.text(max_size=400),

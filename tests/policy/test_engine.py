@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from gateway.core.ident import is_id
+from gateway.core.ident import LENGTH
 from gateway.core.transaction import Session
 from gateway.core.verdict import Action, Stage
 from gateway.policy.catalogue import Context
@@ -31,7 +31,7 @@ def test_the_first_rule_that_matches_decides_and_later_ones_are_not_looked_at(tm
         ("a", False, (("client.port", 40000),)),
         ("b", True, (("client.ip", "203.0.113.7"),)),
     ]
-    assert is_id(decision.id)
+    assert len(decision.id) == LENGTH
     assert str(decision.verdict.reply) == f"451 4.7.1 wait 203.0.113.7 [{decision.id}]"
 
 

@@ -19,6 +19,7 @@ from gateway.delivery.routes import FixedHost, Routes
 from gateway.queue.runner import INITIAL_SLOTS, Runner, RunnerSettings
 from gateway.queue.schedule import RetryPlan
 from gateway.queue.store import Claim, ClaimedRecipient, Filter, NewMessage, NewRecipient
+from gateway.storage.queue_desk import QueueDesk
 from gateway.storage.spool import Spool
 from gateway.storage.sqlite_queue import SqliteQueue
 from tests.queue.queue_contract import new
@@ -83,6 +84,7 @@ class World:
         self.spool = Spool(folder / "spool", threads=1)
         self.spool.prepare()
         self.store = SqliteQueue(folder / "queue.db", self.spool, owner="queue-0")
+        self.desk = QueueDesk(folder / "queue.db", self.spool)
         self.relay, self.local, self.observer = FakeRelay(), FakeRelay(), FakeObserver()
         self.clock = FakeClock(time.time())
         self.runner = self.new_runner()
@@ -117,7 +119,7 @@ class World:
     def queue(self) -> dict[str, tuple[float, int, str]]:
         """Recipient → (seconds until due, attempts, last reply)."""
         now = self.clock.now()
-        return {e.forward_path: (round(e.due - now), e.attempts, e.last_reply) for e in self.store.entries(Filter())}
+        return {e.forward_path: (round(e.due - now), e.attempts, e.last_reply) for e in self.desk.entries(Filter())}
 
 
 @pytest.fixture
@@ -125,6 +127,7 @@ def world(tmp_path: Path) -> Iterator[World]:
     made = World(tmp_path)
     yield made
     made.store.close()
+    made.desk.close()
     made.spool.pool.shutdown()
 
 
@@ -147,7 +150,7 @@ def test_a_refusal_is_returned_to_the_sender(world: World) -> None:
     world.run(new("Q1", "bad@x.example", "good@x.example"), until=lambda: len(world.observer.results) >= 3)
     assert world.observer.notices == ["dsn failed"]
     assert list(world.queue()) == ["from@b.example"]
-    (entry,) = world.store.entries(Filter())
+    (entry,) = world.desk.entries(Filter())
     assert (entry.reverse_path, entry.info["of"]) == ("", "Q1")
 
 
@@ -180,7 +183,7 @@ def test_a_second_deferral_waits_longer_but_not_beyond_the_end(world: World) -> 
     world.relay.answers = {"to": LATER, "soon": LATER}
     world.run(new("Q1", "to@x.example"), new("Q2", "soon@y.example", expires_in=600.0))
     for number in (2, 3):
-        world.store.set_state(Filter(), "retry")
+        world.desk.set_state(Filter(), "retry")
         world.relay.seen.clear()
         world.run(until=lambda: len(world.relay.seen) >= 2)
         assert world.queue()["to@x.example"][1] == number
@@ -192,7 +195,7 @@ def test_old_mail_is_warned_about_once(world: World) -> None:
     world.relay.answers = {"to": LATER, "from": LATER}
     world.run(new("Q1", "to@x.example", age=2000.0), until=lambda: len(world.observer.results) >= 2)
     assert world.observer.notices == ["dsn delayed"]
-    world.store.set_state(Filter(recipient="to@x.example"), "retry")
+    world.desk.set_state(Filter(recipient="to@x.example"), "retry")
     world.run(until=lambda: len(world.observer.results) >= 3)
     assert world.observer.notices == ["dsn delayed"]
 
@@ -214,7 +217,7 @@ def test_a_host_that_is_down_makes_all_its_mail_wait_after_one_attempt(world: Wo
     )
     assert len(world.relay.seen) <= INITIAL_SLOTS
     assert all(due >= 299 for due, _, _ in world.queue().values())
-    assert len(world.store.entries(Filter())) == 20
+    assert len(world.desk.entries(Filter())) == 20
 
 
 def test_a_destination_starts_with_two_slots_and_earns_more_to_its_limit(world: World) -> None:
@@ -252,7 +255,7 @@ def test_a_lost_lease_is_told_and_nothing_is_given_back(world: World) -> None:
     world.relay.answers = {"to": LeaseLost()}
     world.run(new("Q1", "to@x.example"), until=lambda: bool(world.observer.failures))
     assert world.observer.failures == [("lease lost", "LeaseLost")]
-    assert [entry.state.value for entry in world.store.entries(Filter())] == ["active"]
+    assert [entry.state.value for entry in world.desk.entries(Filter())] == ["active"]
 
 
 def test_a_stop_lets_what_is_under_way_finish(world: World) -> None:

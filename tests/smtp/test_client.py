@@ -86,7 +86,17 @@ def test_what_is_rendered_is_read_back_whatever_the_pieces(
 
 
 @pytest.mark.parametrize(
-    "octets", [b"hello\r\n", b"99 x\r\n", b"600 x\r\n", b"\r\n", b"100 x\r\n", b"25 0\r\n", b"2\xb20 x\r\n"]
+    "octets",
+    [
+        b"hello\r\n",
+        b"99 x\r\n",
+        b"600 x\r\n",
+        b"\r\n",
+        b"100 x\r\n",
+        b"25 0\r\n",
+        b"2\xb20 x\r\n",
+        b"250-a\r\n550 b\r\n",
+    ],
 )
 @pytest.mark.parametrize("sizes", [[1], [1000]])
 def test_what_is_no_reply_is_an_error(octets: bytes, sizes: list[int]) -> None:

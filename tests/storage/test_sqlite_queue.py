@@ -11,24 +11,34 @@ import pytest
 from gateway.core.errors import StoreError
 from gateway.message.blob import FileBlob
 from gateway.queue.store import Filter, State
+from gateway.storage.queue_desk import QueueDesk
 from gateway.storage.spool import Spool
 from gateway.storage.sqlite_queue import SqliteQueue
 from tests.queue.queue_contract import BODY, FullStore, Opener, QueueContract, claim, ids, new, run, settle
 
 
+class Opened(SqliteQueue):
+    """A queue and the desk beside it."""
+
+    desk: QueueDesk
+
+
 @pytest.fixture
 def opener(tmp_path: Path) -> Iterator[Opener]:
-    opened: list[SqliteQueue] = []
+    opened: list[Opened] = []
     spool = Spool(tmp_path / "spool", threads=1)
     spool.prepare()
 
     def open_one(owner: str) -> FullStore:
-        opened.append(SqliteQueue(tmp_path / "queue.db", spool, owner=owner))
-        return opened[-1]
+        one = Opened(tmp_path / "queue.db", spool, owner=owner)
+        one.desk = QueueDesk(tmp_path / "queue.db", spool)
+        opened.append(one)
+        return one
 
     yield open_one
     for one in opened:
         one.close()
+        one.desk.close()
     spool.pool.shutdown()
 
 
@@ -48,15 +58,15 @@ def bodies(tmp_path: Path) -> list[Path]:
 
 def test_a_body_s_file_is_there_while_a_row_names_it(tmp_path: Path, opener: Opener) -> None:
     store = opener("queue-0")
-    assert isinstance(store, SqliteQueue)
+    assert isinstance(store, Opened)
     run(store.enqueue(large(tmp_path, "Q1")))  # type: ignore[arg-type]
-    assert [path.name for path in bodies(tmp_path)] == list(store.blob_names())
+    assert [path.name for path in bodies(tmp_path)] == list(store.desk.blob_names())
     (found,) = run(claim(store))
     run(store.settle(settle(found)))
     assert bodies(tmp_path) == []
-    assert store.blob_names() == set()
+    assert store.desk.blob_names() == set()
     run(store.enqueue(large(tmp_path, "Q2")))  # type: ignore[arg-type]
-    assert store.delete(Filter()) == 1
+    assert store.desk.delete(Filter()) == 1
     assert bodies(tmp_path) == []
 
 
@@ -84,11 +94,11 @@ def test_a_damaged_message_is_set_aside_and_its_neighbours_go_on(tmp_path: Path,
             connection.execute("UPDATE recipient SET forward_path = 'nonsense' WHERE message = 1")
         connection.close()
     assert [found.message.queue_id for found in run(claim(store))] == ["GOOD"]
-    (bad,) = store.entries(Filter(state=State.CORRUPT))
+    (bad,) = store.desk.entries(Filter(state=State.CORRUPT))
     assert bad.queue_id == "BAD"
     assert bad.last_reply.startswith("set aside: ")
     assert run(claim(store)) == []
-    assert store.delete(Filter(queue_id="BAD")) == 1
+    assert store.desk.delete(Filter(queue_id="BAD")) == 1
     assert bodies(tmp_path) == []
 
 

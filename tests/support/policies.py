@@ -11,7 +11,7 @@ from gateway.policy.catalogue import Context, MessageFacts
 from gateway.policy.rules import Policy, load_policy
 from tests.support.fakes import FakeDirectory
 
-STRANGER = Session("S1", "smtp", "203.0.113.7", 40000, 25, False, helo="mx.sender.example", is_esmtp=True)
+STRANGER = Session("S1", "smtp", "203.0.113.7", 40000, False, helo="mx.sender.example", is_esmtp=True)
 OWN = replace(STRANGER, client_ip="127.0.0.1", is_trusted=True)
 USER = replace(
     STRANGER, listener="submission", tls=Tls("TLSv1.3", "AES"), user="alice@example.org", auth_method="PLAIN"

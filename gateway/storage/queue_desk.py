@@ -1,0 +1,168 @@
+"""What people and upkeep do with the queue, beside the runner: look, hold, release, retry, delete."""
+
+import json
+import sqlite3
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import TypeVar
+
+from gateway.queue.store import Filter, QueuedMessage, QueueEntry, State
+from gateway.storage.queue_tables import (
+    CORRUPT,
+    HELD,
+    MIGRATIONS,
+    READY,
+    STATES,
+    drop_if_done,
+    load_message,
+)
+from gateway.storage.spool import Spool
+from gateway.storage.sqlite import Job, Writer, connect, prepare
+
+T = TypeVar("T")
+
+
+class QueueDesk:
+    """Any thread may ask. Rows under a lease are left to their runner."""
+
+    def __init__(self, path: Path, spool: Spool) -> None:
+        prepare(path, MIGRATIONS)
+        self._path = path
+        self._spool = spool
+        self._writer: Writer | None = None
+        self._reader: sqlite3.Connection | None = None
+        self._reading = threading.Lock()
+
+    def _read(self, query: Callable[[sqlite3.Connection], T]) -> T:
+        """Beside the writers, not among them."""
+        with self._reading:
+            if self._reader is None:
+                self._reader = connect(self._path)
+            return query(self._reader)
+
+    def entries(self, wanted: Filter, limit: int = 10_000) -> list[QueueEntry]:
+        where, values = _where(wanted)
+        return self._read(
+            lambda connection: [
+                _entry(row)
+                for row in connection.execute(
+                    "SELECT queue_id, state, created, due, coalesce(size, 0) + length(header), reverse_path,"
+                    " forward_path, destination, attempts, last_reply, info"
+                    " FROM recipient JOIN message ON message.id = message"
+                    f" LEFT JOIN blob ON blob.id = blob WHERE {where} ORDER BY created, recipient.id LIMIT ?",
+                    [*values, limit],
+                )
+            ]
+        )
+
+    def message(self, queue_id: str) -> QueuedMessage | None:
+        def job(connection: sqlite3.Connection) -> QueuedMessage | None:
+            row = connection.execute("SELECT id FROM message WHERE queue_id = ?", [queue_id.upper()]).fetchone()
+            return None if row is None else load_message(connection, self._spool, row[0])
+
+        return self._read(job)
+
+    def set_state(self, wanted: Filter, action: str) -> int:
+        """action: "retry" (now), "hold", "release". Rows under a lease are left to their runner. Returns rows
+        changed.
+        """
+        where, values = _where(wanted)
+        change = {
+            "retry": ("due = :now", str(READY)),
+            "hold": ("state = 2", str(READY)),
+            "release": ("state = 0, due = :now", f"{HELD}, {CORRUPT}"),
+        }[action]
+        sql = (
+            f"UPDATE recipient SET {change[0].replace(':now', '?')} WHERE state IN ({change[1]}) AND id IN"
+            f" (SELECT recipient.id FROM recipient JOIN message ON message.id = message WHERE {where})"
+        )
+        now = [time.time()] if ":now" in change[0] else []
+        return self._change(lambda connection: connection.execute(sql, [*now, *values]).rowcount)
+
+    def delete(self, wanted: Filter) -> int:
+        """Remove rows that are not under a lease, and messages that have none left. No DSN is sent."""
+        where, values = _where(wanted)
+
+        def job(connection: sqlite3.Connection) -> tuple[int, list[str]]:
+            rows = connection.execute(
+                "SELECT recipient.id, message FROM recipient JOIN message ON message.id = message"
+                f" WHERE state <> 1 AND {where}",
+                values,
+            ).fetchall()
+            connection.executemany("DELETE FROM recipient WHERE id = ?", [(row,) for row, _ in rows])
+            names = [name for message in {message for _, message in rows} for name in drop_if_done(connection, message)]
+            return len(rows), names
+
+        count, names = self._change(job)
+        for name in names:
+            self._spool.remove(name)
+        return count
+
+    def counts(self) -> tuple[dict[State, int], float]:
+        """Recipients by state, and the age in seconds of the oldest message."""
+
+        def job(connection: sqlite3.Connection) -> tuple[dict[State, int], float]:
+            found = dict(connection.execute("SELECT state, count(*) FROM recipient GROUP BY state").fetchall())
+            oldest = connection.execute("SELECT min(created) FROM message").fetchone()[0]
+            age = max(0.0, time.time() - _number(oldest)) if _number(oldest) else 0.0
+            return {state: found.get(number, 0) for number, state in enumerate(STATES)}, age
+
+        return self._read(job)
+
+    def blob_names(self) -> set[str]:
+        return self._read(
+            lambda connection: {name for (name,) in connection.execute("SELECT name FROM blob WHERE name IS NOT NULL")}
+        )
+
+    def _change(self, job: Job[T]) -> T:
+        if self._writer is None:
+            self._writer = Writer(self._path)
+        return self._writer.call(job)
+
+    def close(self) -> None:
+        if self._writer is not None:
+            self._writer.stop()
+        with self._reading:
+            if self._reader is not None:
+                self._reader.close()
+                self._reader = None
+
+
+def _where(wanted: Filter) -> tuple[str, list[object]]:
+    conditions, values = ["1 = 1"], []  # type: tuple[list[str], list[object]]
+    for sql, value in (
+        ("queue_id = ?", wanted.queue_id.upper()),
+        ("destination = ?", wanted.domain.lower()),
+        ("reverse_path = ? COLLATE NOCASE", wanted.sender),
+        ("forward_path = ? COLLATE NOCASE", wanted.recipient),
+    ):
+        if value:
+            conditions.append(sql)
+            values.append("" if value == "<>" else value)
+    if wanted.older_than is not None:
+        conditions.append("created <= ?")
+        values.append(time.time() - wanted.older_than)
+    if wanted.state is not None:
+        conditions.append("state = ?")
+        values.append(STATES.index(wanted.state))
+    return " AND ".join(conditions), values
+
+
+def _entry(row: tuple[object, ...]) -> QueueEntry:
+    """Shows whatever a damaged row holds, as well as it can."""
+    queue_id, state, created, due, size, reverse, forward, destination, attempts, last, info = row
+    try:
+        told = {str(key): str(value) for key, value in json.loads(str(info)).items()}
+    except (ValueError, AttributeError):
+        told = {}
+    known = STATES[state] if isinstance(state, int) and 0 <= state < len(STATES) else State.CORRUPT
+    return QueueEntry(
+        str(queue_id), known, _number(created), _number(due), int(_number(size)), str(reverse), str(forward),
+        str(destination), int(_number(attempts)), str(last), told,
+    )  # fmt: skip
+
+
+def _number(value: object) -> float:
+    return float(value) if isinstance(value, int | float) and 0 <= value < 1e11 else 0.0

@@ -1,0 +1,151 @@
+"""The queue's tables on SQLite, and what both its users do with a row: the runner's store and the desk of people.
+
+message, blob and recipient: one row a recipient that is still to go. Several messages may share one blob.
+"""
+
+import json
+import sqlite3
+from collections.abc import Sequence
+
+from gateway.core.address import path_or_null
+from gateway.message.blob import Blob, FileBlob, MemoryBlob
+from gateway.queue.store import NewMessage, QueuedMessage, State
+from gateway.storage.spool import Spool
+
+READY, ACTIVE, HELD, CORRUPT = range(4)
+STATES = (State.READY, State.ACTIVE, State.HELD, State.CORRUPT)
+BODIES = frozenset({"", "7BIT", "8BITMIME", "BINARYMIME"})
+MAX_ROWS = 100  # in one statement
+
+MIGRATIONS = (
+    """
+    CREATE TABLE blob(id INTEGER PRIMARY KEY, size INTEGER NOT NULL, octets BLOB, name TEXT);
+    CREATE TABLE message(
+        id INTEGER PRIMARY KEY, queue_id TEXT NOT NULL UNIQUE, created REAL NOT NULL, expires REAL NOT NULL,
+        reverse_path TEXT NOT NULL, body TEXT NOT NULL, smtputf8 INTEGER NOT NULL, ret TEXT NOT NULL,
+        envid TEXT NOT NULL, info TEXT NOT NULL, header BLOB NOT NULL, offset INTEGER NOT NULL,
+        blob INTEGER NOT NULL REFERENCES blob(id));
+    CREATE INDEX message_expires ON message(expires);
+    CREATE INDEX message_created ON message(created);
+    CREATE INDEX message_blob ON message(blob);
+    CREATE TABLE recipient(
+        id INTEGER PRIMARY KEY, message INTEGER NOT NULL REFERENCES message(id), forward_path TEXT NOT NULL,
+        orcpt TEXT NOT NULL, notify TEXT NOT NULL, destination TEXT NOT NULL, state INTEGER NOT NULL,
+        due REAL NOT NULL, attempts INTEGER NOT NULL DEFAULT 0, warned INTEGER NOT NULL DEFAULT 0,
+        last_reply TEXT NOT NULL DEFAULT '', owner TEXT, boot TEXT, token INTEGER, deadline REAL);
+    CREATE INDEX recipient_message ON recipient(message);
+    CREATE INDEX recipient_due ON recipient(due, destination) WHERE state = 0;
+    CREATE INDEX recipient_destination ON recipient(destination) WHERE state = 0;
+    CREATE INDEX recipient_leased ON recipient(owner) WHERE state = 1
+    """,
+)
+
+
+def insert_messages(connection: sqlite3.Connection, messages: Sequence[tuple[NewMessage, str | None]]) -> None:
+    """Messages, each with the name of its body's file, if it has one. One statement a table: each statement costs its
+    thread a turn at the interpreter.
+    """
+    blob = _last(connection, "blob")
+    row = _last(connection, "message")
+    blobs: list[object] = []
+    rows: list[object] = []
+    recipients: list[object] = []
+    for message, name in messages:
+        blob, row = blob + 1, row + 1
+        octets = message.blob.octets if isinstance(message.blob, MemoryBlob) else None
+        blobs += (blob, message.blob.size, octets, name)
+        rows += (
+            row, message.queue_id, message.created, message.expires, str(message.reverse_path), message.body,
+            message.smtputf8, message.ret, message.envid, json.dumps(dict(message.info)), message.header,
+            message.offset, blob,
+        )  # fmt: skip
+        for to in message.recipients:
+            recipients += (
+                row, str(to.forward_path), to.orcpt, ",".join(sorted(to.notify)), to.forward_path.domain.ascii,
+                message.created,
+            )  # fmt: skip
+    _insert_rows(connection, "blob(id, size, octets, name)", "(?, ?, ?, ?)", blobs)
+    _insert_rows(
+        connection,
+        "message(id, queue_id, created, expires, reverse_path, body, smtputf8, ret, envid, info, header, offset, blob)",
+        "(?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+        rows,
+    )
+    _insert_rows(
+        connection,
+        "recipient(message, forward_path, orcpt, notify, destination, due, state)",
+        "(?, ?, ?, ?, ?, ?, 0)",
+        recipients,
+    )
+
+
+def _last(connection: sqlite3.Connection, table: str) -> int:
+    return int(connection.execute(f"SELECT coalesce(max(id), 0) FROM {table}").fetchone()[0])
+
+
+def _insert_rows(connection: sqlite3.Connection, into: str, marks: str, values: list[object]) -> None:
+    """values: those of all rows, one after the other."""
+    width = marks.count("?")
+    for start in range(0, len(values), MAX_ROWS * width):
+        part = values[start : start + MAX_ROWS * width]
+        connection.execute(f"INSERT INTO {into} VALUES {', '.join([marks] * (len(part) // width))}", part)
+
+
+def load_message(connection: sqlite3.Connection, spool: Spool, row: int) -> QueuedMessage:
+    """Raises ValueError, TypeError or OSError for a row or a file that cannot be a message."""
+    (queue_id, created, expires, reverse_path, header, offset, body, smtputf8, ret, envid, size, octets, name) = (
+        connection.execute(
+            "SELECT queue_id, created, expires, reverse_path, header, offset, body, smtputf8, ret, envid, size,"
+            " octets, name FROM message JOIN blob ON blob.id = message.blob WHERE message.id = ?",
+            [row],
+        ).fetchone()
+    )
+    _check_types(
+        (str, queue_id, reverse_path, body, ret, envid),
+        (float, created, expires),
+        (int, offset, size),
+        (bytes, header),
+    )
+    blob: Blob
+    if name is None:
+        _check_types((bytes, octets))
+        blob = MemoryBlob(octets)
+    else:
+        blob = FileBlob(spool.path_of(name), spool.path_of(name).stat().st_size)
+    if blob.size != size:
+        raise ValueError(f"message of {size} octets has only {blob.size}")
+    if not 0 <= offset <= size or body not in BODIES:
+        raise ValueError("offset or body out of range")
+    return QueuedMessage(
+        queue_id,
+        created,
+        expires,
+        path_or_null(reverse_path),
+        header,
+        blob,
+        offset,
+        body,
+        bool(smtputf8),
+        ret,
+        envid,
+    )
+
+
+def _check_types(*groups: tuple[object, ...]) -> None:
+    """Each group a type and the values that must be of it: SQLite keeps what it is given, a damaged file anything."""
+    for kind, *values in groups:
+        if not all(type(value) is kind for value in values):
+            raise TypeError(f"a value that is no {getattr(kind, '__name__', kind)}")
+
+
+def drop_if_done(connection: sqlite3.Connection, message: int) -> list[str]:
+    """Delete the message and its blob when no recipient is left; returns the file to remove after the commit."""
+    if connection.execute("SELECT 1 FROM recipient WHERE message = ? LIMIT 1", [message]).fetchone():
+        return []
+    blob = connection.execute("SELECT blob FROM message WHERE id = ?", [message]).fetchone()[0]
+    connection.execute("DELETE FROM message WHERE id = ?", [message])
+    if connection.execute("SELECT 1 FROM message WHERE blob = ? LIMIT 1", [blob]).fetchone():
+        return []
+    name = connection.execute("SELECT name FROM blob WHERE id = ?", [blob]).fetchone()[0]
+    connection.execute("DELETE FROM blob WHERE id = ?", [blob])
+    return [] if name is None else [name]
