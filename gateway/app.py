@@ -16,7 +16,7 @@ from gateway.core.errors import ConfigError
 from gateway.delivery.routes import FixedHost, Routes
 from gateway.net.listener import bind
 from gateway.net.tls import KeyMaterial, TlsSettings
-from gateway.policy.rules import load_policy
+from gateway.policy.loader import load_policy
 from gateway.roles import (
     POP3_LISTENERS,
     SMTP_LISTENERS,

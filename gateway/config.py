@@ -151,6 +151,10 @@ class Queue(Section):
     warn_after: Duration = 14400.0
 
 
+class Quarantine(Section):
+    keep: Duration = 2592000.0
+
+
 class Trace(Section):
     keep: Duration = 2592000.0
     max_size: Size = 2 * 1024**3
@@ -193,6 +197,7 @@ class Config(Section):
     delivery: Delivery = Delivery()
     dns: Dns = Dns()
     queue: Queue = Queue()
+    quarantine: Quarantine = Quarantine()
     trace: Trace = Trace()
     policy: PolicySettings = PolicySettings()
     limits: Limits = Limits()

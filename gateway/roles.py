@@ -32,10 +32,12 @@ from gateway.policy.rules import Policy
 from gateway.queue.intake import Intake, IntakeSettings
 from gateway.queue.runner import Runner, RunnerSettings
 from gateway.queue.schedule import RetryPlan
+from gateway.queue.store import Filter, State
 from gateway.servers.login import LoginGuard, LoginLimits
 from gateway.servers.metrics import MetricsServer
 from gateway.servers.pop3 import Pop3Listener, Pop3Settings
 from gateway.servers.smtp import SmtpService, SmtpSettings
+from gateway.servers.smtp_judge import NoSource
 from gateway.servers.smtp_listener import ListenerSettings, SmtpListener
 from gateway.smtp.handler import ServerSettings
 from gateway.storage.counters import SharedCounters
@@ -173,6 +175,7 @@ async def run_smtp(process: Process) -> None:
             config.gateway.hostname, config.policy.answer == "early", limits.hops, limits.message_stage
         ),
         policy=shared.policy,
+        source=NoSource(),
         directory=directory,
         intake=intake,
         login=_login(shared, accounts),
@@ -290,6 +293,7 @@ async def run_admin(process: Process) -> None:
 
     async def measure() -> None:
         counts, oldest = await asyncio.to_thread(desk.counts)
+        process.metrics.quarantine_messages.set(counts.pop(State.QUARANTINED))
         for state, count in counts.items():
             process.metrics.queue_messages.labels(state).set(count)
         process.metrics.queue_oldest.set(oldest)
@@ -326,6 +330,8 @@ async def _upkeep(process: Process, desk: QueueDesk, spool: Spool, measure: Call
             if time.monotonic() >= due:
                 due = time.monotonic() + PRUNE_S
                 await asyncio.to_thread(process.trace.prune, config.trace.keep, config.trace.max_size)
+                over = Filter(state=State.QUARANTINED, older_than=config.quarantine.keep)
+                await asyncio.to_thread(desk.delete, over)
                 await asyncio.to_thread(lambda: spool.sweep(desk.blob_names(), all_ages=False))
             await measure()
         except Exception as error:

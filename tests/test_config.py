@@ -59,6 +59,7 @@ def test_every_key_has_its_documented_default(tmp_path: Path) -> None:
             "expire": 5 * 86400.0,
             "warn_after": 4 * 3600.0,
         },
+        "quarantine": {"keep": 30 * 86400.0},
         "trace": {"keep": 30 * 86400.0, "max_size": 2 * 1024**3},
         "policy": {"answer": "late"},
         "limits": {

@@ -7,6 +7,7 @@ from pydantic import BaseModel
 
 from gateway.config import Config, LocalDomain, NextHop, Route
 from gateway.policy.catalogue import FACTS, FUNCTIONS
+from gateway.policy.purefunctions import PURE
 from gateway.telemetry.metrics import Metrics
 
 DOCS = Path(__file__).resolve().parents[1] / "docs"
@@ -34,7 +35,8 @@ def test_every_configuration_key_is_documented_and_none_else() -> None:
 
 
 def test_every_fact_is_documented_and_none_else() -> None:
-    assert first_column("policy.md") == {*FACTS, *(f'{name}("…")' for name in FUNCTIONS)}
+    functions = {*(f'{name}("…")' for name in FUNCTIONS), *(f"{name}(…)" for name in PURE)}
+    assert first_column("policy.md") == {*FACTS, *functions}
 
 
 def test_every_metric_is_documented_and_none_else(tmp_path: Path) -> None:

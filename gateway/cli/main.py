@@ -5,6 +5,7 @@ import click
 from gateway import VERSION
 from gateway.cli.accounts import alias, user
 from gateway.cli.context import Commands, GroupedCommands
+from gateway.cli.quarantine import quarantine
 from gateway.cli.queue import queue
 from gateway.cli.setup import check, init, run
 from gateway.cli.trace import trace
@@ -14,7 +15,7 @@ class SmarthostCommands(GroupedCommands):
     sections = (
         Commands("Set up and run", ("init", "check", "run")),
         Commands("People", ("user", "alias")),
-        Commands("Mail on its way", ("queue", "trace")),
+        Commands("Mail on its way", ("queue", "quarantine", "trace")),
     )
 
 
@@ -27,5 +28,5 @@ def main() -> None:
     """
 
 
-for command in (init, check, run, user, alias, queue, trace):
+for command in (init, check, run, user, alias, queue, quarantine, trace):
     main.add_command(command)

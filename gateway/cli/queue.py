@@ -25,19 +25,22 @@ def queue() -> None:
     """Messages on their way: list, show, retry, hold, release, delete."""
 
 
-def _filters(command: Command) -> Command:
+def filters(command: Command) -> Command:
     for option in (
         click.option("--domain", default="", help="Recipients of this domain."),
         click.option("--sender", default="", help="This reverse-path; <> is the null one."),
         click.option("--recipient", default="", help="This recipient."),
         click.option("--older-than", default="", help="Came longer ago than this: 90s, 30m, 2h, 3d."),
-        click.option("--state", type=click.Choice([state.value for state in State]), help="In this state."),
     ):
         command = option(command)
     return command
 
 
-def _filter(queue_id: str, options: dict[str, Any]) -> Filter:
+_STATES = [state.value for state in State if state is not State.QUARANTINED]
+_state_option = click.option("--state", type=click.Choice(_STATES), help="In this state.")
+
+
+def filter_of(queue_id: str, options: dict[str, Any], state: State | None = None) -> Filter:
     older: str = options["older_than"]
     try:
         seconds = parse_duration(older) if older else None
@@ -49,11 +52,11 @@ def _filter(queue_id: str, options: dict[str, Any]) -> Filter:
         sender=options["sender"],
         recipient=options["recipient"],
         older_than=seconds,
-        state=State(options["state"]) if options["state"] else None,
+        state=State(options["state"]) if options.get("state") else state,
     )
 
 
-def _with_queue(path: Path, body: Callable[[QueueDesk], int | None]) -> None:
+def with_queue(path: Path, body: Callable[[QueueDesk], int | None]) -> None:
     def run() -> int | None:
         config = open_config(path)
         if not (config.data / "queue.db").exists():
@@ -85,16 +88,17 @@ def _row(entry: QueueEntry) -> dict[str, object]:
 @queue.command("list")
 @config_option
 @json_option
-@_filters
+@filters
+@_state_option
 def queue_list(config_path: Path, as_json: bool, **options: Any) -> None:
     """List what waits, a line a recipient, oldest first."""
 
     def body(opened: QueueDesk) -> int:
-        rows = [_row(entry) for entry in opened.entries(_filter("", options))]
+        rows = [_row(entry) for entry in opened.entries(filter_of("", options))]
         show(rows, ("id", "state", "arrived", "next", "size", "sender", "recipient", "attempts"), as_json=as_json)
         return 0
 
-    _with_queue(config_path, body)
+    with_queue(config_path, body)
 
 
 @queue.command("show")
@@ -104,24 +108,27 @@ def queue_list(config_path: Path, as_json: bool, **options: Any) -> None:
 def queue_show(queue_id: str, config_path: Path, as_json: bool) -> None:
     """Show one message: its recipients, their last replies, its header."""
 
-    def body(opened: QueueDesk) -> int:
-        entries = opened.entries(Filter(queue_id=queue_id))
-        if not entries:
-            click.echo(f"smarthost: no message {queue_id} in the queue", err=True)
-            return NO
-        if as_json:
-            click.echo(json.dumps([_row(entry) for entry in entries], indent=2))
-            return 0
-        try:
-            message = opened.message(queue_id)
-        except (OSError, ValueError, TypeError) as error:
-            click.echo(f"smarthost: its octets cannot be read: {error}", err=True)
-            message = None
-        for line in _describe(entries, message):
-            click.echo(printable(line))
-        return 0
+    wanted = Filter(queue_id=queue_id)
+    with_queue(config_path, lambda opened: show_message(opened, wanted, as_json=as_json))
 
-    _with_queue(config_path, body)
+
+def show_message(opened: QueueDesk, wanted: Filter, *, as_json: bool) -> int:
+    """wanted: names one queue id."""
+    entries = opened.entries(wanted)
+    if not entries:
+        click.echo(f"smarthost: no message {wanted.queue_id} here", err=True)
+        return NO
+    if as_json:
+        click.echo(json.dumps([_row(entry) for entry in entries], indent=2))
+        return 0
+    try:
+        message = opened.message(wanted.queue_id)
+    except (OSError, ValueError, TypeError) as error:
+        click.echo(f"smarthost: its octets cannot be read: {error}", err=True)
+        message = None
+    for line in _describe(entries, message):
+        click.echo(printable(line))
+    return 0
 
 
 def _describe(entries: list[QueueEntry], message: QueuedMessage | None) -> Iterator[str]:
@@ -141,7 +148,7 @@ def _describe(entries: list[QueueEntry], message: QueuedMessage | None) -> Itera
 def _change(
     action: str, done: str, queue_id: str, config_path: Path, everything: bool, options: dict[str, Any]
 ) -> None:
-    wanted = _filter(queue_id, options)
+    wanted = filter_of(queue_id, options)
     if wanted == Filter() and not everything:
         fail("name a queue id, a filter, or --all", USAGE)
 
@@ -154,7 +161,7 @@ def _change(
                 click.echo("smarthost: some are being delivered right now; try again", err=True)
         return 0 if count else NO
 
-    _with_queue(config_path, body)
+    with_queue(config_path, body)
 
 
 def _command(action: str, done: str, text: str) -> None:
@@ -162,7 +169,8 @@ def _command(action: str, done: str, text: str) -> None:
     @click.argument("queue_id", default="")
     @click.option("--all", "everything", is_flag=True, help="All that wait.")
     @config_option
-    @_filters
+    @filters
+    @_state_option
     def command(queue_id: str, config_path: Path, everything: bool, **options: Any) -> None:
         _change(action, done, queue_id, config_path, everything, options)
 

@@ -15,7 +15,7 @@ from gateway.core.address import parse_domain
 from gateway.core.errors import ConfigError
 from gateway.defaults import default_policies, write_certificate
 from gateway.net.tls import TlsSettings, check_pair
-from gateway.policy.rules import load_policy
+from gateway.policy.loader import load_policy
 
 EXPIRY_WARNING_DAYS = 21
 ROLES = ("smtp", "queue", "store", "admin")

@@ -70,22 +70,41 @@ def _transaction(data: dict[str, Any]) -> list[str]:
         lines.append(f"{data['message_id']}, {data['size']} octets")
     for decision in data["decisions"]:
         lines += _decision(decision)
+    if data["facts"]:
+        lines.append("looked at " + ", ".join(f"{name} = {_value(value)}" for name, value in data["facts"].items()))
+    for part in data["parts"]:
+        if part["disposition"] or part["effects"]:
+            done = part["disposition"] or "deliver"
+            by = f" by “{part['rule']}”" if part["rule"] else ""
+            effects = f": {', '.join(part['effects'])}" if part["effects"] else ""
+            lines.append(f"{part['queue_id']} for {', '.join(part['recipients'])}: {done}{by}{effects}")
     lines += [f"refused {verb}: {reply}" for verb, reply, _ in data["refusals"]]
     if data["reply"]:
         lines.append(f"answered {data['reply']}")
     return lines
 
 
+_MATCHED = {"no": "no match", "yes": "matched", "unknown": "could not be decided", "would": "would have matched"}
+
+
 def _decision(decision: dict[str, Any]) -> list[str]:
     to = f" for <{decision['recipient']}>" if decision["recipient"] else ""
     by = f" by “{decision['rule']}”" if decision["rule"] else " (no rule decided)"
     lines = [f"{decision['stage']}{to}: {decision['action']}{by}"]
-    for rule, matched, facts in decision["trail"]:
-        values = ", ".join(f"{name} = {json.dumps(value, ensure_ascii=False)}" for name, value in facts.items())
-        lines.append(f"  {'matched' if matched else 'no match'}: “{rule}”" + (f" with {values}" if values else ""))
+    for rule, action, matched in decision["trail"]:
+        if rule != decision["rule"] or matched != "yes":
+            lines.append(f"  {_MATCHED[matched]}: {action} “{rule}”")
+    lines += [f"  {name} = {_value(value)}" for name, value in decision.get("facts", {}).items()]
+    given = [f"score {decision['score']:+g}"] if "score" in decision else []
+    given += [f"mark {mark}" for mark in decision.get("marks", ())] + decision.get("effects", [])
+    lines += [f"  gave {', '.join(given)}"] if given else []
     if decision["reply"]:
         lines.append(f"  {decision['reply']}")
     return lines
+
+
+def _value(value: object) -> str:
+    return "unknown" if isinstance(value, dict) else json.dumps(value, ensure_ascii=False)
 
 
 def _delivery(data: dict[str, Any]) -> list[str]:

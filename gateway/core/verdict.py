@@ -1,6 +1,7 @@
 """Inbound judgement: stages, actions, verdicts and decisions."""
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from enum import StrEnum
 
 from gateway.core.reply import Reply
@@ -18,6 +19,58 @@ class Action(StrEnum):
     ACCEPT = "accept"
     REJECT = "reject"
     DEFER = "defer"
+    DISCARD = "discard"
+    QUARANTINE = "quarantine"
+    HOLD = "hold"
+    NOTE = "note"  # decides nothing
+
+
+REFUSING = frozenset({Action.REJECT, Action.DEFER})
+DISPOSING = frozenset({Action.DISCARD, Action.QUARANTINE, Action.HOLD})  # answered by 250
+
+
+@dataclass(frozen=True, slots=True)
+class AddHeader:
+    name: str
+    value: str
+
+    def __str__(self) -> str:
+        return f"add_header {self.name}: {self.value}"
+
+
+@dataclass(frozen=True, slots=True)
+class TagSubject:
+    tag: str
+
+    def __str__(self) -> str:
+        return f"tag_subject {self.tag}"
+
+
+@dataclass(frozen=True, slots=True)
+class Redirect:
+    address: str
+
+    def __str__(self) -> str:
+        return f"redirect {self.address}"
+
+
+@dataclass(frozen=True, slots=True)
+class Bcc:
+    address: str
+
+    def __str__(self) -> str:
+        return f"bcc {self.address}"
+
+
+@dataclass(frozen=True, slots=True)
+class Delay:
+    seconds: float
+
+    def __str__(self) -> str:
+        return f"delay {self.seconds:g}"
+
+
+Effect = AddHeader | TagSubject | Redirect | Bcc | Delay
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,26 +83,41 @@ class Verdict:
 
     @property
     def refuses(self) -> bool:
-        return self.action is not Action.ACCEPT
+        return self.action in REFUSING
+
+
+class Matched(StrEnum):
+    """What became of one rule's condition."""
+
+    NO = "no"
+    YES = "yes"
+    UNKNOWN = "unknown"  # it hung on a fact that could not be learnt, and its rule says what then
+    WOULD = "would"  # a monitor rule matched
 
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """One rule tried: its name, whether it matched, and the facts that it looked at (name, value)."""
+    """One rule tried."""
 
     rule: str
-    matched: bool
-    facts: tuple[tuple[str, object], ...]
+    action: Action
+    matched: Matched
 
 
 @dataclass(frozen=True, slots=True)
 class Decision:
-    """id: empty where nothing was refused."""
+    """id: empty where nothing was refused; trail: the rules that did not simply fail to match (all, if asked for);
+    facts: what was looked at, by key, None inside meaning none; score and marks: what this stage gave.
+    """
 
     id: str
     stage: Stage
     verdict: Verdict
     trail: tuple[Step, ...] = ()
+    facts: Mapping[str, object] = field(default_factory=dict)
+    effects: tuple[Effect, ...] = ()
+    score: float = 0.0
+    marks: tuple[str, ...] = ()
 
 
 ACCEPTED = Verdict(Action.ACCEPT)

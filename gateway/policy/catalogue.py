@@ -3,81 +3,56 @@
 From it come the type checker, the error messages and (docs/policy.md) the reference. A fact appears here when it works.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from enum import StrEnum
-from functools import cached_property
 
-from gateway.core.address import Mailbox, ReversePath, parse_domain
-from gateway.core.ports import Directory
-from gateway.core.transaction import Session
+from gateway.core.address import Mailbox, parse_domain
 from gateway.core.verdict import Stage
-from gateway.message.header import Header, address_of
+from gateway.message.header import address_of
+from gateway.policy.context import ORDER, STAGES, Context
+from gateway.policy.values import Kind, Value
 
-STAGES = tuple(Stage)
-
-
-class Kind(StrEnum):
-    """Types of the expression language. TEXT and NUMBER facts may also be none."""
-
-    BOOL = "true or false"
-    NUMBER = "number"
-    TEXT = "text"
-    IP = "address"
-    NONE = "none"
-    LIST = "list"
-
-
-Value = bool | int | float | str | None
-
-
-@dataclass(slots=True)
-class MessageFacts:
-    """What end of data showed, for the message stage."""
-
-    size: int
-    has_8bit: bool
-    header: Header
-
-
-@dataclass
-class Context:
-    """All that a stage may look at. Made by the driver; read only."""
-
-    session: Session
-    directory: Directory
-    hostname: str
-    errors: int = 0
-    transactions: int = 0
-    reverse_path: ReversePath | None = None
-    recipient: Mailbox | None = None
-    recipient_count: int = 0
-    message: MessageFacts | None = None
-    memo: dict[str, Value] = field(default_factory=dict)
-
-    @cached_property
-    def header(self) -> Header:
-        return Header((), 0, False) if self.message is None else self.message.header
+FREE, STATE, DNS, SCAN = range(4)  # what a fact costs: nothing, a look at our own state, a look-up, a scan
+COSTS = ("free", "state", "dns", "scan")
 
 
 @dataclass(frozen=True, slots=True)
 class Fact:
+    """read None: the check named `provider` fetches it; neutral: its value in a policy's tests unless they give one."""
+
     name: str
     kind: Kind
-    stage: Stage  # from which on it is known
-    read: Callable[[Context], Value]
+    stage: Stage  # from which on it is known, and whose layer keeps it
+    read: Callable[[Context], Value] | None
     description: str
+    cost: int = FREE
+    provider: str = ""
+    neutral: Value = None
+    is_live: bool = False  # rules change it on the way
 
 
 @dataclass(frozen=True, slots=True)
 class Function:
-    """A function of literal text arguments."""
+    """A fact with literal texts as arguments: `header("X")`. arguments: how many, at least and at most.
+
+    check: called with the arguments at load, raises ValueError for ones that make no sense; homes: the stage from
+    which it is known with a certain first argument, where that is later.
+    """
 
     name: str
     kind: Kind
     stage: Stage
-    call: Callable[[Context, str], Value]
+    call: Callable[..., Value] | None
     description: str
+    arguments: tuple[int, int] = (1, 1)
+    check: Callable[..., None] = lambda *arguments: None
+    cost: int = FREE
+    provider: str = ""
+    neutral: Value = None
+    homes: Mapping[str, Stage] = field(default_factory=dict)
+
+    def home(self, arguments: tuple[str, ...]) -> Stage:
+        return self.homes.get(arguments[0], self.stage) if arguments else self.stage
 
 
 def _mailbox(context: Context) -> Mailbox | None:
@@ -223,7 +198,13 @@ def _facts() -> dict[str, Fact]:
         ("message.is_auto_submitted", boolean, message, _is_auto_submitted, "RFC 3834, not by a person"),
         ("message.malformed", boolean, message, lambda c: c.header.is_malformed, "header lines that are no fields"),
     ]  # fmt: skip
-    return {name: Fact(name, kind, stage, read, description) for name, kind, stage, read, description in table}
+    found = {name: Fact(name, kind, stage, read, description) for name, kind, stage, read, description in table}
+    for fact in (
+        Fact("score", number, connect, lambda c: c.score, "what rules have given so far", is_live=True),
+        Fact("marks", Kind.LIST, connect, lambda c: c.marks, "names that rules have given so far", is_live=True),
+    ):
+        found[fact.name] = fact
+    return found
 
 
 FACTS = _facts()
@@ -233,13 +214,12 @@ FUNCTIONS = {
     ),
 }
 CONSTANTS: dict[str, int] = {"KB": 1024, "MB": 1024**2, "GB": 1024**3, "MINUTE": 60, "HOUR": 3600, "DAY": 86400}
-# A recipient's facts at message are judged by groups of recipients, which is not offered yet.
-NOT_AT_MESSAGE = frozenset(name for name, fact in FACTS.items() if name.startswith("recipient.")) | {
-    "session.direction"
-}
 
 
 def is_known_at(fact: Fact | Function, stage: Stage) -> bool:
-    return STAGES.index(stage) >= STAGES.index(fact.stage) and not (
-        stage is Stage.MESSAGE and fact.name in NOT_AT_MESSAGE
-    )
+    return ORDER[stage] >= ORDER[fact.stage]
+
+
+def of_recipient(key: str) -> bool:
+    """Does the fact of this key differ from recipient to recipient? A message rule over it is judged for each."""
+    return key.startswith("recipient.") or key == "session.direction"

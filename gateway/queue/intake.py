@@ -11,16 +11,40 @@ from gateway.core.address import parse_mailbox
 from gateway.core.ident import new_id
 from gateway.core.ports import Clock
 from gateway.core.transaction import Envelope, Recipient, Session
+from gateway.core.verdict import Action, AddHeader, Bcc, Effect, Redirect, TagSubject
 from gateway.message import trace
 from gateway.message.blob import Blob
+from gateway.message.edit import tag_subject
 from gateway.message.header import Header
-from gateway.queue.store import NewMessage, NewRecipient, QueueStore
+from gateway.queue.store import NewMessage, NewRecipient, QueueStore, State
+
+_STATES = {Action.HOLD: State.HELD, Action.QUARANTINE: State.QUARANTINED}
+_NEVER = frozenset({"NEVER"})
 
 
 @dataclass(frozen=True, slots=True)
 class IntakeSettings:
     hostname: str
     expire_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class Handling:
+    """What policies want done with a message for some of its recipients. disposition: discard, quarantine or hold, by
+    the word of `rule`; None: deliver.
+    """
+
+    effects: tuple[Effect, ...] = ()
+    disposition: Action | None = None
+    rule: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """Recipients that are handled alike."""
+
+    recipients: tuple[Recipient, ...]
+    handling: Handling
 
 
 class Intake:
@@ -37,37 +61,69 @@ class Intake:
         blob: Blob,
         header: Header,
         info: Mapping[str, str],
+        parts: tuple[Part, ...],
         on_ready: Callable[[], None],
-    ) -> str:
-        """The queue id; on_ready wakes the runner. Raises what the store does.
+    ) -> tuple[str, ...]:
+        """The queue ids, one a part, a discarded one's too; on_ready wakes the runner. Raises what the store does.
 
         Aliases are expanded here, so each row is somebody who will get it.
         """
         now = self._clock.now()
-        queue_id = new_id()
-        recipients = self._expand(envelope.recipients)
+        ids = tuple(new_id() for _ in parts)
         only = str(envelope.recipients[0].forward_path) if len(envelope.recipients) == 1 else ""
-        hostname = self._settings.hostname
+        messages = [
+            self._message(session, envelope, blob, header, info, part, queue_id, only, now)
+            for part, queue_id in zip(parts, ids, strict=True)
+            if part.handling.disposition is not Action.DISCARD
+        ]
+        if messages:
+            await self._store.enqueue(*messages)
+            on_ready()
+        return ids
+
+    def _message(
+        self,
+        session: Session,
+        envelope: Envelope,
+        blob: Blob,
+        header: Header,
+        info: Mapping[str, str],
+        part: Part,
+        queue_id: str,
+        only: str,
+        now: float,
+    ) -> NewMessage:
+        hostname, handling = self._settings.hostname, part.handling
         prefix = trace.received(session, hostname, queue_id, only, now, smtputf8=envelope.smtputf8)
         if session.is_submission:
             prefix += self._missing_fields(header, queue_id, now)
-        message = NewMessage(
+        prefix += b"".join(
+            f"{effect.name}: {effect.value}\r\n".encode("ascii", "replace")
+            for effect in handling.effects
+            if isinstance(effect, AddHeader)
+        )
+        offset = 0
+        tags = tuple(effect.tag for effect in handling.effects if isinstance(effect, TagSubject))
+        if tags:
+            prefix += tag_subject(blob.head(header.end), header, " ".join(dict.fromkeys(tags)))
+            offset = header.end
+        state = _STATES.get(handling.disposition, State.READY) if handling.disposition else State.READY
+        return NewMessage(
             queue_id=queue_id,
             created=now,
             expires=now + self._settings.expire_s,
             reverse_path=envelope.reverse_path,
-            recipients=recipients,
+            recipients=self._recipients(part),
             header=prefix,
             blob=blob,
+            offset=offset,
             body=envelope.body,
             smtputf8=envelope.smtputf8,
             ret=envelope.ret,
             envid=envelope.envid,
-            info=info,
+            info={**info, "kept_by": handling.rule} if handling.rule else info,
+            state=state,
         )
-        await self._store.enqueue(message)
-        on_ready()
-        return queue_id
 
     def _missing_fields(self, header: Header, queue_id: str, now: float) -> bytes:
         # RFC 6409 8.1, 8.2: a submission server adds what a mail program forgot; a relay never does.
@@ -75,8 +131,21 @@ class Intake:
         message_id = b"" if header.first("Message-ID") else trace.message_id_field(queue_id, self._settings.hostname)
         return date + message_id
 
-    def _expand(self, recipients: tuple[Recipient, ...]) -> tuple[NewRecipient, ...]:
+    def _recipients(self, part: Part) -> tuple[NewRecipient, ...]:
+        """The last redirect takes the place of all of the part's recipients; a blind copy's failure bothers nobody."""
         found: dict[str, NewRecipient] = {}
+        redirects = [effect.address for effect in part.handling.effects if isinstance(effect, Redirect)]
+        wanted = part.recipients
+        if redirects:
+            first = wanted[0]
+            orcpt = first.orcpt or f"rfc822;{first.forward_path}"
+            wanted = (Recipient(parse_mailbox(redirects[-1]), orcpt, first.notify),)
+        self._expand(wanted, found)
+        copies = [effect.address for effect in part.handling.effects if isinstance(effect, Bcc)]
+        self._expand(tuple(Recipient(parse_mailbox(address), "", _NEVER) for address in copies), found)
+        return tuple(found.values())
+
+    def _expand(self, recipients: tuple[Recipient, ...], found: dict[str, NewRecipient]) -> None:
         for recipient in recipients:
             path = recipient.forward_path
             targets = self._directory.expand(path) if self._directory.is_local(path.domain) else ()
@@ -85,4 +154,3 @@ class Intake:
                 orcpt = recipient.orcpt or ("" if target == str(path) else f"rfc822;{path}")
                 key = target.lower() if self._directory.is_local(path.domain) else target
                 found.setdefault(key, NewRecipient(parse_mailbox(target), orcpt, recipient.notify))
-        return tuple(found.values())

@@ -24,6 +24,7 @@ class State(StrEnum):
     ACTIVE = "active"
     HELD = "held"
     CORRUPT = "corrupt"
+    QUARANTINED = "quarantined"  # kept until somebody releases it or its time is over; no part of the queue's counts
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,7 +36,9 @@ class NewRecipient:
 
 @dataclass(frozen=True, slots=True)
 class NewMessage:
-    """header: the fields to send before blob[offset:]; expires: when retries end; info: who brought it, for people."""
+    """header: the fields to send before blob[offset:]; expires: when retries end, or quarantine does; info: who
+    brought it, for people.
+    """
 
     queue_id: str
     created: float
@@ -50,6 +53,7 @@ class NewMessage:
     ret: str = ""
     envid: str = ""
     info: Mapping[str, str] = field(default_factory=dict)
+    state: State = State.READY  # of its recipients: ready, held or quarantined
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,8 +152,11 @@ class Filter:
 
 
 class QueueStore(Protocol):
-    async def enqueue(self, message: NewMessage) -> None:
-        """Returns when blob and rows are on disk. Raises StorageFull, StorageBroken, StoreError: then nothing is."""
+    async def enqueue(self, *messages: NewMessage) -> None:
+        """Returns when blob and rows are on disk. Raises StorageFull, StorageBroken, StoreError: then nothing is.
+
+        Several messages are one with differing headers or recipients: they have the same blob, kept once.
+        """
 
     async def claim(self, limit: int, take: Callable[[str], bool]) -> tuple[list[Claim], float | None]:
         """Up to `limit` claims of due recipients, and when the next is due if nothing is now.

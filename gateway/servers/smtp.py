@@ -17,14 +17,14 @@ from gateway.core.ident import LENGTH, new_id
 from gateway.core.ports import Counters
 from gateway.core.reply import Reply, reply
 from gateway.core.transaction import Envelope, Recipient, Session
-from gateway.core.verdict import Action, Decision, Stage, Verdict
+from gateway.core.verdict import DISPOSING, Action, Decision, Stage, Verdict
 from gateway.message.blob import Blob
 from gateway.message.header import MAX_HEADER, Header, parse_header
-from gateway.policy.catalogue import Context, MessageFacts
-from gateway.policy.engine import decide
+from gateway.policy.context import Context, MessageFacts
 from gateway.policy.rules import Policy
-from gateway.queue.intake import Intake
+from gateway.queue.intake import Handling, Intake, Part
 from gateway.servers.login import LockedOut, LoginGuard, SignedIn, WrongPassword
+from gateway.servers.smtp_judge import FactSource, Judged, SessionJudge
 from gateway.servers.smtp_record import TransactionRecord
 from gateway.smtp.data import ContentFacts
 from gateway.smtp.grammar import MailArguments, RcptArguments
@@ -69,6 +69,7 @@ class SmtpService:
 
     settings: SmtpSettings
     policy: Policy
+    source: FactSource
     directory: AccountDirectory
     intake: Intake
     login: LoginGuard
@@ -87,7 +88,7 @@ class SmtpDriver:
 
     def __init__(self, service: SmtpService, gauges: tuple[str, ...]) -> None:
         self._service = service
-        self._policy = service.policy
+        self._judge = SessionJudge(service.policy, service.source, service.metrics)
         self._gauges = gauges
         self._log = _LOG
         self._kept: Decision | None = None  # a refusal at connect or helo that waits for RCPT
@@ -106,21 +107,23 @@ class SmtpDriver:
             self._count_tls(session)
         if session.is_submission and session.user is None:
             return None  # both early stages run once it is known who this is
-        return self._early_stage(Stage.CONNECT, session)
+        self._judge.begin(Stage.CONNECT)
+        return await self._early_stage(Stage.CONNECT, session)
 
     async def helo(self, session: Session) -> Reply | None:
         self._last_session = session
         if session.tls is not None and not session.is_submission:
             self._count_tls(session)
+        self._judge.begin(Stage.HELO)
         if session.is_submission and session.user is None:
             return None
-        return self._early_stage(Stage.HELO, session)
+        return await self._early_stage(Stage.HELO, session)
 
     def _count_tls(self, session: Session) -> None:
         if session.tls is not None and not self._transactions:
             self._service.metrics.tls.labels("in", session.tls.version, "none").inc()
 
-    def _early_stage(self, stage: Stage, session: Session) -> Reply | None:
+    async def _early_stage(self, stage: Stage, session: Session) -> Reply | None:
         if self._kept is not None and self._kept.stage is stage:
             self._kept = None  # a new HELO is judged anew
         if self._kept is not None:
@@ -129,7 +132,7 @@ class SmtpDriver:
             answer = reply(550, "5.7.1", "HELO with our own name")
             decision = self._guard(stage, "our own name in HELO", answer)
         else:
-            decision = self._decide(stage, self._context(session))
+            decision = await self._judge.decide(stage, self._context(session))
         self._early.replace_decision(decision)
         if not decision.verdict.refuses:
             return None
@@ -150,8 +153,9 @@ class SmtpDriver:
                 # Who signs in is judged anew: a blocked network does not shut out its owner's travelling users.
                 self._kept = None
                 self._early = TransactionRecord()
-                self._early_stage(Stage.CONNECT, signed_in)
-                self._early_stage(Stage.HELO, signed_in)
+                self._judge.begin_again()
+                await self._early_stage(Stage.CONNECT, signed_in)
+                await self._early_stage(Stage.HELO, signed_in)
                 return signed_in
             case WrongPassword():
                 service.metrics.auth_attempts.labels("smtp", "failure").inc()
@@ -186,10 +190,11 @@ class SmtpDriver:
         if not self._service.has_room():
             return FULL
         self._kept_sender = None
+        self._judge.begin(Stage.SENDER)
         if self._kept is None:
             context = self._context(session)
             context.reverse_path = arguments.reverse_path
-            decision = self._decide(Stage.SENDER, context)
+            decision = await self._judge.decide(Stage.SENDER, context)
             self._record.add_decision(decision)
             if decision.verdict.refuses:
                 if self._service.settings.answer_early:
@@ -209,12 +214,13 @@ class SmtpDriver:
         context.reverse_path = envelope.reverse_path
         context.recipient = path
         context.recipient_count = len(envelope.recipients)
-        decision = self._decide(Stage.RECIPIENT, context)
+        decision = await self._judge.recipient(context)
         if not decision.verdict.refuses:
             decision = self._relay_guard(session, envelope, path) or decision
         self._record.add_decision(decision, str(path))
         if decision.verdict.reply is not None:
             return decision.verdict.reply
+        self._judge.keep_recipient(context)
         return Recipient(path, arguments.orcpt, arguments.notify)
 
     def _relay_guard(self, session: Session, envelope: Envelope, path: Mailbox) -> Decision | None:
@@ -253,28 +259,35 @@ class SmtpDriver:
         try:
             try:
                 async with asyncio.timeout(self._service.settings.message_stage_s):
-                    refusal, header, blob = await self._judge(session, envelope, spooled, facts)
+                    judged, header, blob = await self._judge_message(session, envelope, spooled, facts)
             except TimeoutError:
-                refusal, header, blob = MESSAGE_TIMEOUT, Header((), 0, True), None
-            if refusal is not None or blob is None:
+                judged, header, blob = Judged([], MESSAGE_TIMEOUT, ()), Header((), 0, True), None
+            for decision, recipient in judged.decisions:
+                self._record.add_decision(decision, recipient)
+            if judged.refusal is not None or blob is None:
                 content.discard()
-                self._finish("deferred" if refusal is not None and refusal.is_temporary else "rejected", refusal)
-                return refusal or LOCAL_ERROR
-            queue_id = await self._service.intake.accept(
-                session, envelope, blob, header, self._info(session), self._service.wake_runner
+                refusal = judged.refusal or LOCAL_ERROR
+                self._finish("deferred" if refusal.is_temporary else "rejected", refusal)
+                return refusal
+            ids = await self._service.intake.accept(
+                session, envelope, blob, header, self._info(session), judged.parts, self._service.wake_runner
             )
+            if all(part.handling.disposition is Action.DISCARD for part in judged.parts):
+                content.discard()
         except BaseException:
             content.discard()
             raise
-        answer = reply(250, "2.0.0", f"Queued as {queue_id}")
+        answer = reply(250, "2.0.0", f"Queued as {ids[0]}")
         direction = self._direction(session, envelope)
         self._service.metrics.message_bytes.labels(direction).inc(facts.size)
-        self._finish("accepted", answer, queue_id=queue_id, direction=direction, seconds=time.perf_counter() - started)
+        seconds = time.perf_counter() - started
+        self._record.parts = [_told(queue_id, part) for queue_id, part in zip(ids, judged.parts, strict=True)]
+        self._finish(_result(judged.parts), answer, queue_ids=ids, direction=direction, seconds=seconds)
         return answer
 
-    async def _judge(
+    async def _judge_message(
         self, session: Session, envelope: Envelope, content: SpooledContent, facts: ContentFacts
-    ) -> tuple[Reply | None, Header, Blob]:
+    ) -> tuple[Judged, Header, Blob]:
         missing = content.end_line()
         if missing:
             await content.write(missing)
@@ -286,14 +299,12 @@ class SmtpDriver:
         if hops > self._service.settings.hops:
             answer = reply(554, "5.4.6", f"Mail loop: {hops} Received fields")
             decision = self._guard(Stage.MESSAGE, "hop count", answer)
-        else:
-            context = self._context(session)
-            context.reverse_path = envelope.reverse_path
-            context.recipient_count = len(envelope.recipients)
-            context.message = MessageFacts(blob.size, facts.has_8bit, header)
-            decision = self._decide(Stage.MESSAGE, context)
-        self._record.add_decision(decision)
-        return decision.verdict.reply, header, blob
+            return Judged([(decision, "")], decision.verdict.reply, ()), header, blob
+        context = self._context(session)
+        context.reverse_path = envelope.reverse_path
+        context.recipient_count = len(envelope.recipients)
+        context.message = MessageFacts(blob.size, facts.has_8bit, header)
+        return await self._judge.message(context, envelope.recipients), header, blob
 
     def _info(self, session: Session) -> dict[str, str]:
         return {
@@ -308,15 +319,14 @@ class SmtpDriver:
 
     def _context(self, session: Session) -> Context:
         service = self._service
-        return Context(session, service.directory, service.settings.hostname, self._errors, self._transactions)
-
-    def _decide(self, stage: Stage, context: Context) -> Decision:
-        metrics, started = self._service.metrics, time.perf_counter()
-        decision = decide(self._policy, stage, context)
-        metrics.stage_seconds.labels(stage).observe(time.perf_counter() - started)
-        if decision.verdict.rule:
-            metrics.rule_hits.labels(stage, decision.verdict.rule, decision.verdict.action, "enforce").inc()
-        return decision
+        return Context(
+            session,
+            service.directory,
+            service.settings.hostname,
+            self._errors,
+            self._transactions,
+            layers=self._judge.layers,
+        )
 
     def _guard(self, stage: Stage, name: str, answer: Reply) -> Decision:
         decision_id = new_id()
@@ -355,7 +365,13 @@ class SmtpDriver:
         return "internal" if ours else "outbound"
 
     def _finish(
-        self, result: str, answer: Reply | None, *, queue_id: str = "", direction: str = "", seconds: float = 0.0
+        self,
+        result: str,
+        answer: Reply | None,
+        *,
+        queue_ids: tuple[str, ...] = (),
+        direction: str = "",
+        seconds: float = 0.0,
     ) -> None:
         """Write the record of what went on and begin a new one."""
         record, self._record = self._record, TransactionRecord()
@@ -367,12 +383,12 @@ class SmtpDriver:
             direction = "outbound" if session.may_relay else "inbound"
         if record.sender is not None:
             self._service.metrics.messages.labels(direction, result).inc()
-        record.write(self._service.recorder, session, result, answer, queue_id)
+        record.write(self._service.recorder, session, result, answer, queue_ids)
         refusals = len(record.refusals) + sum(decision.verdict.refuses for decision, _ in record.decisions)
         self._log.info(
             "transaction",
             session=session.id,
-            queue_id=queue_id,
+            queue_id=" ".join(queue_ids),
             result=result,
             direction=direction,
             client=session.client_ip,
@@ -382,6 +398,26 @@ class SmtpDriver:
             refusals=refusals,
             seconds=round(seconds, 4),
         )
+
+
+def _result(parts: tuple[Part, ...]) -> str:
+    """accepted, or what became of it where nobody gets it now."""
+    dispositions = {part.handling.disposition for part in parts}
+    names = {Action.DISCARD: "discarded", Action.QUARANTINE: "quarantined", Action.HOLD: "held"}
+    (first,) = dispositions if len(dispositions) == 1 else (None,)
+    return names[first] if first in DISPOSING else "accepted"
+
+
+def _told(queue_id: str, part: Part) -> dict[str, object]:
+    """A part as the trace shows it."""
+    handling: Handling = part.handling
+    return {
+        "queue_id": queue_id,
+        "recipients": [str(recipient.forward_path) for recipient in part.recipients],
+        "disposition": handling.disposition.value if handling.disposition else None,
+        "rule": handling.rule,
+        "effects": [str(effect) for effect in handling.effects],
+    }
 
 
 def _plain_message_id(header: Header) -> str:

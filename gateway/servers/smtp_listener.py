@@ -153,7 +153,7 @@ class SmtpListener:
             record = TransactionRecord()
             record.add_refusal("connect", answer, decision_id)
             session = Session(new_id(), self._settings.name, ip, port, is_trusted=False)
-            record.write(self._service.recorder, session, result, answer, "")
+            record.write(self._service.recorder, session, result, answer)
         if answer is not None and not self._settings.is_implicit_tls:
             with suppress(OSError):
                 connection.send(answer.render())

@@ -13,6 +13,7 @@ from gateway.storage.queue_tables import (
     CORRUPT,
     HELD,
     MIGRATIONS,
+    QUARANTINED,
     READY,
     STATES,
     drop_if_done,
@@ -65,21 +66,30 @@ class QueueDesk:
         return self._read(job)
 
     def set_state(self, wanted: Filter, action: str) -> int:
-        """action: "retry" (now), "hold", "release". Rows under a lease are left to their runner. Returns rows
-        changed.
+        """action: "retry" (now), "hold", "release". Rows under a lease are left to their runner. Returns rows changed.
+
+        What is released counts as come now: the time that it was kept back is not the recipient's delay.
         """
         where, values = _where(wanted)
-        change = {
-            "retry": ("due = :now", str(READY)),
-            "hold": ("state = 2", str(READY)),
-            "release": ("state = 0, due = :now", f"{HELD}, {CORRUPT}"),
+        change, states = {
+            "retry": (f"due = {time.time()}", (READY,)),
+            "hold": (f"state = {HELD}", (READY,)),
+            "release": (f"state = {READY}, due = {time.time()}", (HELD, CORRUPT, QUARANTINED)),
         }[action]
-        sql = (
-            f"UPDATE recipient SET {change[0].replace(':now', '?')} WHERE state IN ({change[1]}) AND id IN"
-            f" (SELECT recipient.id FROM recipient JOIN message ON message.id = message WHERE {where})"
+        chosen = (
+            f"FROM recipient JOIN message ON message.id = message WHERE state IN ({', '.join(map(str, states))})"
+            f" AND {where}"
         )
-        now = [time.time()] if ":now" in change[0] else []
-        return self._change(lambda connection: connection.execute(sql, [*now, *values]).rowcount)
+
+        def job(connection: sqlite3.Connection) -> int:
+            if action == "release":
+                now = time.time()
+                sql = f"UPDATE message SET expires = ? + expires - created, created = ? WHERE id IN (SELECT message {chosen})"  # noqa: E501
+                connection.execute(sql, [now, now, *values])
+            sql = f"UPDATE recipient SET {change} WHERE id IN (SELECT recipient.id {chosen})"
+            return connection.execute(sql, values).rowcount
+
+        return self._change(job)
 
     def delete(self, wanted: Filter) -> int:
         """Remove rows that are not under a lease, and messages that have none left. No DSN is sent."""
@@ -105,8 +115,12 @@ class QueueDesk:
 
         def job(connection: sqlite3.Connection) -> tuple[dict[State, int], float]:
             found = dict(connection.execute("SELECT state, count(*) FROM recipient GROUP BY state").fetchall())
-            oldest = connection.execute("SELECT min(created) FROM message").fetchone()[0]
-            age = max(0.0, time.time() - _number(oldest)) if _number(oldest) else 0.0
+            oldest = connection.execute(
+                "SELECT created FROM message JOIN recipient ON message = message.id WHERE state <> ?"
+                " ORDER BY created LIMIT 1",
+                [QUARANTINED],
+            ).fetchone()
+            age = max(0.0, time.time() - _number(oldest[0])) if oldest and _number(oldest[0]) else 0.0
             return {state: found.get(number, 0) for number, state in enumerate(STATES)}, age
 
         return self._read(job)
@@ -131,7 +145,10 @@ class QueueDesk:
 
 
 def _where(wanted: Filter) -> tuple[str, list[object]]:
+    """What is quarantined is found only when asked for."""
     conditions, values = ["1 = 1"], []  # type: tuple[list[str], list[object]]
+    if wanted.state is None:
+        conditions.append(f"state <> {QUARANTINED}")
     for sql, value in (
         ("queue_id = ?", wanted.queue_id.upper()),
         ("destination = ?", wanted.domain.lower()),

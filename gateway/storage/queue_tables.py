@@ -12,8 +12,9 @@ from gateway.message.blob import Blob, FileBlob, MemoryBlob
 from gateway.queue.store import NewMessage, QueuedMessage, State
 from gateway.storage.spool import Spool
 
-READY, ACTIVE, HELD, CORRUPT = range(4)
-STATES = (State.READY, State.ACTIVE, State.HELD, State.CORRUPT)
+READY, ACTIVE, HELD, CORRUPT, QUARANTINED = range(5)
+STATES = (State.READY, State.ACTIVE, State.HELD, State.CORRUPT, State.QUARANTINED)
+Arrival = tuple[Sequence[NewMessage], str | None]  # messages over one blob, and the name of its file, if it has one
 BODIES = frozenset({"", "7BIT", "8BITMIME", "BINARYMIME"})
 MAX_ROWS = 100  # in one statement
 
@@ -41,29 +42,30 @@ MIGRATIONS = (
 )
 
 
-def insert_messages(connection: sqlite3.Connection, messages: Sequence[tuple[NewMessage, str | None]]) -> None:
-    """Messages, each with the name of its body's file, if it has one. One statement a table: each statement costs its
-    thread a turn at the interpreter.
-    """
+def insert_messages(connection: sqlite3.Connection, arrivals: Sequence[Arrival]) -> None:
+    """One statement a table: each statement costs its thread a turn at the interpreter."""
     blob = _last(connection, "blob")
     row = _last(connection, "message")
     blobs: list[object] = []
     rows: list[object] = []
     recipients: list[object] = []
-    for message, name in messages:
-        blob, row = blob + 1, row + 1
-        octets = message.blob.octets if isinstance(message.blob, MemoryBlob) else None
-        blobs += (blob, message.blob.size, octets, name)
-        rows += (
-            row, message.queue_id, message.created, message.expires, str(message.reverse_path), message.body,
-            message.smtputf8, message.ret, message.envid, json.dumps(dict(message.info)), message.header,
-            message.offset, blob,
-        )  # fmt: skip
-        for to in message.recipients:
-            recipients += (
-                row, str(to.forward_path), to.orcpt, ",".join(sorted(to.notify)), to.forward_path.domain.ascii,
-                message.created,
+    for messages, name in arrivals:
+        blob += 1
+        body = messages[0].blob
+        blobs += (blob, body.size, body.octets if isinstance(body, MemoryBlob) else None, name)
+        for message in messages:
+            row += 1
+            rows += (
+                row, message.queue_id, message.created, message.expires, str(message.reverse_path), message.body,
+                message.smtputf8, message.ret, message.envid, json.dumps(dict(message.info)), message.header,
+                message.offset, blob,
             )  # fmt: skip
+            state = STATES.index(message.state)
+            for to in message.recipients:
+                recipients += (
+                    row, str(to.forward_path), to.orcpt, ",".join(sorted(to.notify)), to.forward_path.domain.ascii,
+                    message.created, state,
+                )  # fmt: skip
     _insert_rows(connection, "blob(id, size, octets, name)", "(?, ?, ?, ?)", blobs)
     _insert_rows(
         connection,
@@ -74,7 +76,7 @@ def insert_messages(connection: sqlite3.Connection, messages: Sequence[tuple[New
     _insert_rows(
         connection,
         "recipient(message, forward_path, orcpt, notify, destination, due, state)",
-        "(?, ?, ?, ?, ?, ?, 0)",
+        "(?, ?, ?, ?, ?, ?, ?)",
         recipients,
     )
 

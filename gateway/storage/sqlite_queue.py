@@ -13,7 +13,7 @@ from gateway.core.errors import StorageBroken
 from gateway.message.blob import FileBlob
 from gateway.queue.store import LEASE_S, TOKENS, Claim, ClaimedRecipient, NewMessage, Settlement, boot_time
 from gateway.storage.gather import Gatherer
-from gateway.storage.queue_tables import MIGRATIONS, drop_if_done, insert_messages, load_message
+from gateway.storage.queue_tables import MIGRATIONS, Arrival, drop_if_done, insert_messages, load_message
 from gateway.storage.spool import Spool
 from gateway.storage.sqlite import Writer, prepare
 
@@ -42,19 +42,20 @@ class SqliteQueue:
         prepare(path, MIGRATIONS)
         self._on_set_aside = on_set_aside
         self.writer = Writer(path, on_broken=on_broken)
-        self._intake: Gatherer[tuple[NewMessage, str | None]] = Gatherer(self.writer, insert_messages)
+        self._intake: Gatherer[Arrival] = Gatherer(self.writer, insert_messages)
         self.spool = spool
         self._owner = owner
 
     # --- in -------------------------------------------------------------------------------------------------------
 
-    async def enqueue(self, message: NewMessage) -> None:
+    async def enqueue(self, *messages: NewMessage) -> None:
         name = None
-        if isinstance(message.blob, FileBlob):
+        blob = messages[0].blob
+        if isinstance(blob, FileBlob):
             name = secrets.token_hex(12)
-            await asyncio.get_running_loop().run_in_executor(self.spool.pool, self.spool.keep, message.blob.path, name)
+            await asyncio.get_running_loop().run_in_executor(self.spool.pool, self.spool.keep, blob.path, name)
         try:
-            await self._intake.add((message, name))
+            await self._intake.add((messages, name))
         except StorageBroken:
             raise  # the row may yet stand, so its file must; a sweep finds out
         except Exception:
@@ -242,7 +243,7 @@ def _settle(connection: sqlite3.Connection, settlement: Settlement) -> tuple[boo
         ],
     )
     if settlement.notices:
-        insert_messages(connection, [(notice, None) for notice in settlement.notices])
+        insert_messages(connection, [((notice,), None) for notice in settlement.notices])
     if settlement.host_down_until is not None:
         connection.execute(
             "UPDATE recipient SET due = ? WHERE state = 0 AND destination = ? AND due < ?",

@@ -61,6 +61,7 @@ class Metrics:
         self.dns_seconds = _histogram("dns_seconds", "DNS look-ups that went out", _SECONDS, "type", "result")
         self.queue_messages = _gauge("queue_messages", "Recipients in the queue by state", "state", mode="mostrecent")
         self.queue_oldest = _gauge("queue_oldest_seconds", "Age of the oldest message in the queue", mode="mostrecent")
+        self.quarantine_messages = _gauge("quarantine_messages", "Recipients in quarantine", mode="mostrecent")
         self.deliveries = _counter("deliveries", "Delivery attempts by recipient", "transport", "result")
         self.delivery_seconds = _histogram("delivery_seconds", "Time of a delivery attempt", _SECONDS, "transport")
         self.tls = _counter("tls", "TLS sessions", "direction", "version", "policy")

@@ -146,7 +146,19 @@ def traced(cli: Cli) -> Cli:
                 "action": "accept",
                 "rule": "own",
                 "reply": "",
-                "trail": [["own", True, {"client.trusted": True}]],
+                "trail": [["friends", "note", "yes"], ["own", "accept", "yes"]],
+                "score": -1.5,
+                "marks": ["friend"],
+            }
+        ],
+        "facts": {"client.trusted": True, "spf.result": {"unknown": True}},
+        "parts": [
+            {
+                "queue_id": "Q1",
+                "recipients": ["bob@x.example"],
+                "disposition": "hold",
+                "rule": "look",
+                "effects": ["tag_subject [X]"],
             }
         ],
     }
@@ -175,7 +187,10 @@ def test_trace_tells_the_whole_story_in_order(traced: Cli, wanted: str) -> None:
     assert text.index("accepted") < text.index("“own”") < text.index("delivered")
     for part in (
         "from <from@b.example> to <bob@x.example>",
-        "client.trusted = true",
+        "client.trusted = true, spf.result = unknown",
+        "matched: note “friends”",
+        "gave score -1.5, mark friend",
+        "Q1 for bob@x.example: hold by “look”: tag_subject [X]",
         "refused RCPT: 550 no",
         "by mx.x.example",
         "<m@b.example>, 9 octets",

@@ -11,7 +11,10 @@ from hypothesis import strategies as st
 
 from gateway.core.errors import ConfigError
 from gateway.core.verdict import Action, Stage
-from gateway.policy.rules import ReplyTemplate, load_policy
+from gateway.policy.catalogue import FACTS
+from gateway.policy.expression import fact_reader
+from gateway.policy.loader import load_policy
+from gateway.policy.template import ReplyTemplate, Template
 from tests.support.policies import STRANGER, context, policy_of, write_policy
 
 HEAD = "stage: connect\nrules:\n"
@@ -197,7 +200,7 @@ def test_a_policy_file_with_another_ending_is_not_passed_over_in_silence(tmp_pat
 def test_yaml_nested_without_end_is_an_error_and_no_crash(tmp_path: Path) -> None:
     folder = write_policy(tmp_path, {"a.yaml": "stage: connect\nrules: " + "[" * 200_000})
     code = (
-        "import sys, pathlib\nfrom gateway.policy.rules import load_policy\n"
+        "import sys, pathlib\nfrom gateway.policy.loader import load_policy\n"
         "from gateway.core.errors import ConfigError\n"
         "try: load_policy(pathlib.Path(sys.argv[1]))\nexcept ConfigError: sys.exit(7)"
     )
@@ -230,9 +233,10 @@ def test_a_reply_reads_as_written(tmp_path: Path, reply: str, line: str) -> None
 
 @given(st.text(max_size=600))
 def test_a_reply_with_any_fact_is_one_printable_line(name: str) -> None:
-    template = ReplyTemplate(550, "5.7.1", ("<", "helo.name", "> and <", "helo.name", "> are no name"))
+    place = fact_reader(FACTS["helo.name"], "helo.name")
+    template = ReplyTemplate(550, "5.7.1", Template(("<", place, "> and <", place, "> are no name")))
     looked_at = context()
-    looked_at.memo["helo.name"] = name
+    looked_at.seen["helo.name"] = name
     octets = template.fill(looked_at).with_id("0123456789ABCDEF").render()
     assert octets.endswith(b" [0123456789ABCDEF]\r\n")
     assert len(octets) <= 512

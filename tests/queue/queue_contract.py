@@ -302,7 +302,13 @@ class QueueContract:
         assert [one.destination for one in run(claim(store))] == ["y.example"]
         assert store.desk.set_state(Filter(), "retry") == 0
         assert store.desk.set_state(Filter(), "hold") == 0  # what is being delivered is left to its runner
-        assert store.desk.counts()[0] == {State.READY: 0, State.ACTIVE: 1, State.HELD: 1, State.CORRUPT: 0}
+        assert store.desk.counts()[0] == {
+            State.READY: 0,
+            State.ACTIVE: 1,
+            State.HELD: 1,
+            State.CORRUPT: 0,
+            State.QUARANTINED: 0,
+        }
         assert store.desk.set_state(Filter(state=State.HELD), "release") == 1
         assert [one.destination for one in run(claim(store))] == ["x.example"]
 
@@ -341,7 +347,7 @@ class QueueContract:
         assert store.desk.counts()[1] == 0.0
         run(store.enqueue(new("Q1", "a@x.example", "b@y.example", age=100.0)))
         states, oldest = store.desk.counts()
-        assert states == {State.READY: 2, State.ACTIVE: 0, State.HELD: 0, State.CORRUPT: 0}
+        assert states == {State.READY: 2, State.ACTIVE: 0, State.HELD: 0, State.CORRUPT: 0, State.QUARANTINED: 0}
         assert 100 <= oldest < 160
 
     def test_one_id_is_one_message(self, store: FullStore) -> None:

@@ -7,8 +7,9 @@ from pathlib import Path
 from gateway.core.address import parse_mailbox, path_or_null
 from gateway.core.transaction import Session, Tls
 from gateway.message.header import parse_header
-from gateway.policy.catalogue import Context, MessageFacts
-from gateway.policy.rules import Policy, load_policy
+from gateway.policy.context import Context, MessageFacts
+from gateway.policy.loader import load_policy
+from gateway.policy.rules import Policy
 from tests.support.fakes import FakeDirectory
 
 STRANGER = Session("S1", "smtp", "203.0.113.7", 40000, False, helo="mx.sender.example", is_esmtp=True)

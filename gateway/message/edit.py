@@ -1,0 +1,21 @@
+"""Edits of a header block: the octets of what is not touched stay as they came."""
+
+from gateway.message.header import Header
+
+
+def tag_subject(block: bytes, header: Header, tag: str) -> bytes:
+    """The header block, its blank line included, with `tag` before the subject; without a Subject one is made.
+
+    block: the octets up to `header.end`. A subject that begins with the tag already is left alone.
+    """
+    field = header.first("Subject")
+    octets = tag.encode("ascii")
+    if field is None:
+        return b"Subject: " + octets + b"\r\n" + block
+    if field.value.lstrip().startswith(octets):
+        return block
+    place = 0 if block.startswith(field.raw) else block.find(b"\n" + field.raw) + 1
+    name_end = place + field.raw.index(b":") + 1
+    rest = block[name_end:]
+    gap = b"" if rest[:1] in (b" ", b"\t") else b" "
+    return block[:name_end] + b" " + octets + gap + rest

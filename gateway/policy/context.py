@@ -1,0 +1,105 @@
+"""What a stage looks at: the session and transaction as they stand, and layers of what was learnt and given on the way.
+
+A layer belongs to a stage and lives as long as its scope: connect and helo as long as the connection, sender as long
+as the transaction, recipient and message for one of them. A new HELO or MAIL begins new layers from its stage on.
+"""
+
+from dataclasses import dataclass, field
+from functools import cached_property
+
+from gateway.core.address import Mailbox, ReversePath
+from gateway.core.ports import Directory
+from gateway.core.transaction import Session
+from gateway.core.verdict import Action, Effect, Stage
+from gateway.message.header import Header
+from gateway.policy.values import Found
+
+STAGES = tuple(Stage)
+ORDER = {stage: number for number, stage in enumerate(STAGES)}
+
+
+@dataclass(frozen=True, slots=True)
+class Need:
+    """A fact that has to be fetched. key: `dnsbl("zen.example")`; provider: the check that gives it."""
+
+    key: str
+    name: str
+    arguments: tuple[str, ...]
+    stage: Stage
+    cost: int
+    provider: str
+
+
+@dataclass(frozen=True, slots=True)
+class Disposition:
+    """action: discard, quarantine or hold; rule: whose word it is."""
+
+    action: Action
+    rule: str
+
+
+@dataclass(slots=True)
+class Layer:
+    """known: facts that were fetched; the rest is what the stage's rules gave."""
+
+    known: dict[str, Found] = field(default_factory=dict)
+    score: float = 0.0
+    marks: tuple[str, ...] = ()
+    effects: tuple[Effect, ...] = ()
+    disposition: Disposition | None = None
+
+
+def new_layers() -> tuple[Layer, ...]:
+    return tuple(Layer() for _ in STAGES)
+
+
+def layers_from(layers: tuple[Layer, ...], stage: Stage) -> tuple[Layer, ...]:
+    """The same up to `stage`, new ones from there on."""
+    number = ORDER[stage]
+    return (*layers[:number], *(Layer() for _ in STAGES[number:]))
+
+
+@dataclass(slots=True)
+class MessageFacts:
+    """What end of data showed, for the message stage."""
+
+    size: int
+    has_8bit: bool
+    header: Header
+
+
+@dataclass
+class Context:
+    """All that one run of a stage may look at. Made by the driver for each run; the engine notes in it what it saw.
+
+    seen: facts looked at, by key; pending: facts that an answer hangs on and that must be fetched.
+    """
+
+    session: Session
+    directory: Directory
+    hostname: str
+    errors: int = 0
+    transactions: int = 0
+    reverse_path: ReversePath | None = None
+    recipient: Mailbox | None = None
+    recipient_count: int = 0
+    message: MessageFacts | None = None
+    layers: tuple[Layer, ...] = field(default_factory=new_layers)
+    seen: dict[str, Found] = field(default_factory=dict)
+    pending: list[Need] = field(default_factory=list)
+    variables: dict[str, str] = field(default_factory=dict)  # of any() and all()
+
+    @cached_property
+    def header(self) -> Header:
+        return Header((), 0, False) if self.message is None else self.message.header
+
+    @property
+    def score(self) -> float:
+        return sum((layer.score for layer in self.layers), 0.0)
+
+    @property
+    def marks(self) -> tuple[str, ...]:
+        return tuple(dict.fromkeys(mark for layer in self.layers for mark in layer.marks))
+
+    def put(self, need: Need, value: Found) -> None:
+        self.layers[ORDER[need.stage]].known[need.key] = value

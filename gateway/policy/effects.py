@@ -1,0 +1,71 @@
+"""The effects of `do:`: what each key takes, and the value it gives when its rule matches."""
+
+import re
+from collections.abc import Callable
+
+from gateway.core.address import parse_mailbox
+from gateway.core.verdict import AddHeader, Bcc, Delay, Effect, Redirect, TagSubject
+from gateway.policy.context import Context
+from gateway.policy.rules import EffectTemplate
+from gateway.policy.template import Template
+from gateway.policy.values import Mark
+
+MAX_DELAY_S = 30.0
+MAX_HEADER_VALUE = 900  # characters, so that the line stays under 998
+KEYS = ("score", "mark", "add_header", "tag_subject", "redirect", "bcc", "delay")
+
+_FIELD_NAME = re.compile(r"[!-9;-~]{1,60}")
+# Fields that say where a message has been or who vouches for it are not a rule's to write.
+_FORBIDDEN = re.compile(
+    r"(?:received|return-path|delivered-to|bcc|subject|from|sender|to|cc|date|message-id|mime-version|content-.*"
+    r"|dkim-signature|arc-.*|authentication-results|resent-.*)",
+    re.IGNORECASE,
+)
+MARK = re.compile(r"[A-Za-z][A-Za-z0-9_-]{0,39}")
+
+
+def effect(key: str, text: str, template: Callable[[str, int], Template]) -> EffectTemplate:
+    """template(text, offset): compiles a part of the value that begins at `offset`. Raises ValueError."""
+    match key:
+        case "add_header":
+            return _add_header(text, template)
+        case "tag_subject":
+            if not text.isascii() or not text.isprintable() or len(text) > 60:
+                raise ValueError("a tag is up to 60 printable ASCII characters")
+            return _constant(key, TagSubject(text))
+        case "redirect":
+            return _constant(key, Redirect(str(parse_mailbox(text))))
+        case "bcc":
+            return _constant(key, Bcc(str(parse_mailbox(text))))
+        case _:
+            return _constant(key, Delay(_seconds(text)))
+
+
+def _constant(key: str, value: Effect) -> EffectTemplate:
+    return EffectTemplate(key, lambda context: value)
+
+
+def _add_header(text: str, template: Callable[[str, int], Template]) -> EffectTemplate:
+    name, colon, rest = text.partition(":")
+    value = rest.strip()
+    if not colon or not _FIELD_NAME.fullmatch(name) or not value:
+        raise ValueError('write `add_header: "Name: value"`')
+    if _FORBIDDEN.fullmatch(name):
+        raise ValueError(f"`{name}` is not a rule's to add")
+    compiled = template(value, text.index(value, len(name) + 1))
+
+    def fill(context: Context) -> Effect | Mark:
+        filled = compiled.fill(context)
+        return filled if isinstance(filled, Mark) else AddHeader(name, filled[:MAX_HEADER_VALUE])
+
+    return EffectTemplate("add_header", fill, compiled.names)
+
+
+def _seconds(text: str) -> float:
+    try:
+        seconds = float(text)
+    except ValueError:
+        raise ValueError(f"`{text}` is no number of seconds") from None
+    if not 0 < seconds <= MAX_DELAY_S:
+        raise ValueError(f"a delay is more than 0 and at most {MAX_DELAY_S:g} seconds")
+    return seconds

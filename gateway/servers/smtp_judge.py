@@ -1,0 +1,175 @@
+"""The policy's side of one SMTP session: runs the stages, fetches what they ask for, keeps what rules gave.
+
+A message is judged once for each group of recipients that its rules can tell apart. What comes out for a message is a
+refusal, or parts: recipients that are handled alike.
+"""
+
+import asyncio
+import time
+from dataclasses import dataclass
+from typing import Protocol
+
+from gateway.core.reply import Reply
+from gateway.core.transaction import Recipient
+from gateway.core.verdict import Action, Decision, Delay, Matched, Stage, Verdict
+from gateway.policy.catalogue import FACTS
+from gateway.policy.context import ORDER, Context, Layer, Need, layers_from, new_layers
+from gateway.policy.engine import judge
+from gateway.policy.rules import Policy
+from gateway.policy.values import UNKNOWN, Found
+from gateway.queue.intake import Handling, Part
+from gateway.telemetry.metrics import Metrics
+
+MAX_DELAY_S = 30.0  # of one stage, all its rules together
+
+
+class FactSource(Protocol):
+    async def fetch(self, need: Need, context: Context) -> Found:
+        """Has its own deadline; UNKNOWN when the fact could not be learnt. Never raises."""
+
+
+@dataclass(slots=True)
+class Judged:
+    """What the message stage came to. decisions: each with the recipients it is about, "" for all."""
+
+    decisions: list[tuple[Decision, str]]
+    refusal: Reply | None
+    parts: tuple[Part, ...]
+
+
+class SessionJudge:
+    """One policy version from the first stage to the end."""
+
+    def __init__(self, policy: Policy, source: FactSource, metrics: Metrics) -> None:
+        self.policy = policy
+        self._source = source
+        self._metrics = metrics
+        self.layers = new_layers()
+        self._recipients: list[Layer] = []
+
+    # --- what a new command outdates ------------------------------------------------------------------------------
+
+    def begin(self, stage: Stage) -> None:
+        """A new HELO or MAIL: what was learnt and given from this stage on is gone."""
+        self.layers = layers_from(self.layers, stage)
+        self._recipients = []
+
+    def begin_again(self) -> None:
+        """After AUTH connect and helo are judged anew; what was learnt of the client stays true."""
+        self.layers = (Layer(self.layers[0].known), *new_layers()[1:])
+        self._recipients = []
+
+    # --- stages ---------------------------------------------------------------------------------------------------
+
+    async def decide(self, stage: Stage, context: Context) -> Decision:
+        decision, seconds = await self._judge(stage, context)
+        self._metrics.stage_seconds.labels(stage).observe(seconds)
+        for step in decision.trail:
+            if step.matched in (Matched.YES, Matched.WOULD):
+                mode = "monitor" if step.matched is Matched.WOULD else "enforce"
+                self._metrics.rule_hits.labels(stage, step.rule, step.action, mode).inc()
+        delay = sum(effect.seconds for effect in decision.effects if isinstance(effect, Delay))
+        if delay:
+            await asyncio.sleep(min(delay, MAX_DELAY_S))
+        return decision
+
+    async def _judge(self, stage: Stage, context: Context) -> tuple[Decision, float]:
+        """The decision, and the time it took."""
+        started = time.perf_counter()
+        judgement = judge(self.policy, stage, context)
+        try:
+            need = next(judgement)
+            while True:
+                need = judgement.send(await self._source.fetch(need, context))
+        except StopIteration as done:
+            return done.value, time.perf_counter() - started
+
+    async def recipient(self, context: Context) -> Decision:
+        """context.layers: its recipient layer is kept when the recipient is accepted (`keep_recipient`)."""
+        context.layers = layers_from(self.layers, Stage.RECIPIENT)
+        return await self.decide(Stage.RECIPIENT, context)
+
+    def keep_recipient(self, context: Context) -> None:
+        self._recipients.append(context.layers[ORDER[Stage.RECIPIENT]])
+
+    # --- the message ----------------------------------------------------------------------------------------------
+
+    async def message(self, context: Context, recipients: tuple[Recipient, ...]) -> Judged:
+        """context: of the message, without a recipient."""
+        if len(self._recipients) != len(recipients):
+            raise RuntimeError("recipients and their layers do not match")
+        asked = self.policy.recipient_facts_at_message
+        groups: dict[object, list[int]] = {}
+        for number, recipient in enumerate(recipients):
+            groups.setdefault(self._telling(context, recipient, self._recipients[number], asked), []).append(number)
+        known: dict[str, Found] = {}  # of the message: learnt once for all groups
+        decisions: list[tuple[Decision, str]] = []
+        handlings: dict[int, tuple[Decision, Handling]] = {}
+        for numbers in groups.values():
+            own = self._for_recipient(context, recipients[numbers[0]], self._recipients[numbers[0]])
+            own.layers[-1].known = known
+            decision = await self.decide(Stage.MESSAGE, own)
+            names = [str(recipients[number].forward_path) for number in numbers]
+            decisions.append((decision, "" if len(groups) == 1 else " ".join(names)))
+            for number in numbers:
+                layers = (*self.layers[:3], self._recipients[number], own.layers[-1])
+                handlings[number] = (decision, _handling(layers))
+        refusal = _merged([decision.verdict for decision, _ in decisions])
+        parts = () if refusal is not None else _parts(recipients, handlings)
+        return Judged(decisions, refusal, parts)
+
+    def _telling(self, context: Context, recipient: Recipient, layer: Layer, asked: tuple[str, ...]) -> object:
+        """What message rules can tell this recipient from others by."""
+        given = (layer.score, layer.marks)
+        if not asked:
+            return given
+        own = self._for_recipient(context, recipient, layer)
+        values = []
+        for key in asked:
+            fact = FACTS.get(key)
+            if fact is None or fact.read is None:
+                return recipient.forward_path  # to be fetched: each is a group of its own
+            values.append(fact.read(own))
+        return (*given, *values)
+
+    def _for_recipient(self, context: Context, recipient: Recipient, layer: Layer) -> Context:
+        layers = (*self.layers[:3], layer, Layer())
+        return Context(
+            context.session, context.directory, context.hostname, context.errors, context.transactions,
+            context.reverse_path, recipient.forward_path, context.recipient_count, context.message, layers,
+        )  # fmt: skip
+
+
+class NoSource:
+    """Nothing can be fetched: for a policy over facts at hand."""
+
+    async def fetch(self, need: Need, context: Context) -> Found:
+        return UNKNOWN
+
+
+def _handling(layers: tuple[Layer, ...]) -> Handling:
+    """All effects in the order of the stages; of several dispositions the last stage's counts."""
+    effects = tuple(effect for layer in layers for effect in layer.effects if not isinstance(effect, Delay))
+    last = next((layer.disposition for layer in reversed(layers) if layer.disposition is not None), None)
+    return Handling(effects) if last is None else Handling(effects, last.action, last.rule)
+
+
+def _merged(verdicts: list[Verdict]) -> Reply | None:
+    """The one reply to the end of data: a deferral of any is a deferral of all, a rejection only when all are."""
+    for verdict in verdicts:
+        if verdict.action is Action.DEFER:
+            return verdict.reply
+    if all(verdict.action is Action.REJECT for verdict in verdicts):
+        return verdicts[0].reply
+    return None
+
+
+def _parts(recipients: tuple[Recipient, ...], handlings: dict[int, tuple[Decision, Handling]]) -> tuple[Part, ...]:
+    """Who is refused beside others accepted gets a quarantined copy: a bounce would tell a forged sender."""
+    found: dict[Handling, list[Recipient]] = {}
+    for number, recipient in enumerate(recipients):
+        decision, handling = handlings[number]
+        if decision.verdict.action is Action.REJECT:
+            handling = Handling(handling.effects, Action.QUARANTINE, decision.verdict.rule)
+        found.setdefault(handling, []).append(recipient)
+    return tuple(Part(tuple(group), handling) for handling, group in found.items())
