@@ -16,7 +16,7 @@ from gateway.core.errors import ConfigError
 from gateway.delivery.routes import FixedHost, Routes
 from gateway.net.listener import bind
 from gateway.net.tls import KeyMaterial, TlsSettings
-from gateway.policy.loader import load_policy
+from gateway.policy_folder import applied_policy
 from gateway.roles import (
     POP3_LISTENERS,
     SMTP_LISTENERS,
@@ -78,7 +78,7 @@ def prepare_data(config: Config) -> None:
 
 
 def _shared(config: Config, roles: set[str], metrics_folder: Path) -> Shared:
-    policy = load_policy(config.policies)
+    policy = applied_policy(config)
     for warning in policy.warnings:
         _log.warning("policy", lint=warning)
     sockets: dict[str, list[socket.socket]] = {}

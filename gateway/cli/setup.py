@@ -15,7 +15,7 @@ from gateway.core.address import parse_domain
 from gateway.core.errors import ConfigError
 from gateway.defaults import default_policies, write_certificate
 from gateway.net.tls import TlsSettings, check_pair
-from gateway.policy.loader import load_policy
+from gateway.policy_folder import applied_policy
 
 EXPIRY_WARNING_DAYS = 21
 ROLES = ("smtp", "queue", "store", "admin")
@@ -116,7 +116,7 @@ def _check(path: Path) -> int:
     warnings: list[str] = []
     config = load_config(path)
     try:
-        warnings += load_policy(config.policies).warnings
+        warnings += applied_policy(config).warnings
     except ConfigError as error:
         errors.append(str(error))
     _check_tls(config, errors, warnings)

@@ -4,6 +4,7 @@ A layer belongs to a stage and lives as long as its scope: connect and helo as l
 as the transaction, recipient and message for one of them. A new HELO or MAIL begins new layers from its stage on.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 
@@ -88,6 +89,7 @@ class Context:
     seen: dict[str, Found] = field(default_factory=dict)
     pending: list[Need] = field(default_factory=list)
     variables: dict[str, str] = field(default_factory=dict)  # of any() and all()
+    given: Mapping[str, Found] | None = None  # facts as a test or a record has them, before any other source
 
     @cached_property
     def header(self) -> Header:

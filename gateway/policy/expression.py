@@ -52,6 +52,7 @@ class Number:
     text: str
     value: Callable[[Context], Found]
     facts: tuple[str, ...]
+    constant: float | None = None
 
 
 def compile_condition(text: str, stage: Stage, lists: Mapping[str, NamedList]) -> Condition:
@@ -73,7 +74,18 @@ def compile_number(text: str, stage: Stage, lists: Mapping[str, NamedList]) -> N
     node = compiler.whole(compiler.visit)
     if node.kind is not Kind.NUMBER:
         raise compiler.source.error(compiler.source.tree, f"a number is wanted, this is {node.kind}")
-    return Number(text, node.run, tuple(compiler.facts))
+    constant = float(node.constant) if isinstance(node.constant, int | float) else None
+    return Number(text, node.run, tuple(compiler.facts), constant)
+
+
+def key_of_call(text: str) -> tuple[Function, str]:
+    """`dnsbl('zen.example')` as the function and the key that its value is known by. Raises ExpressionError."""
+    compiler = _Compiler(Source(text), Stage.MESSAGE, {})
+    compiler.whole(compiler.visit)
+    function = FUNCTIONS.get(text.partition("(")[0].strip())
+    if function is None or len(compiler.facts) != 1:
+        raise ExpressionError(f"`{text}` is no function with literal texts", 0, len(text))
+    return function, next(iter(compiler.facts))
 
 
 def fact_reader(fact: Fact, key: str, arguments: tuple[str, ...] = ()) -> Callable[[Context], Found]:
@@ -87,7 +99,9 @@ def _reader(key: str, read: Callable[[Context], Found] | None, need: Need) -> Ca
     def run(context: Context) -> Found:
         value = context.seen.get(key, _NOT_SEEN)
         if value is _NOT_SEEN:
-            if read is not None:
+            if context.given is not None and key in context.given:
+                value = context.given[key]
+            elif read is not None:
                 value = read(context)
             else:
                 value = context.layers[number].known.get(key, _NOT_SEEN)

@@ -1,6 +1,7 @@
 """Lists of a policy: `lists/NAME.KIND`, one entry a line, # comments. Look-up cost does not grow with the list."""
 
-from collections.abc import Iterable
+import re
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import lru_cache
 from ipaddress import IPv4Network, IPv6Network, ip_address, ip_network
@@ -9,6 +10,7 @@ from pathlib import Path
 from gateway.core.address import parse_domain, parse_mailbox
 from gateway.core.errors import ConfigError
 
+_COMMENT = re.compile(r"(?:^|\s)#.*")
 KINDS = ("networks", "domains", "addresses", "words")
 
 
@@ -101,40 +103,50 @@ class NamedList:
 
 
 def load_lists(folder: Path) -> dict[str, NamedList]:
-    """All lists of a policy folder by name. Raises ConfigError with file:line for a wrong entry or name."""
+    """All lists of a policy folder by name. Raises ConfigError naming every wrong name, and entry with file:line."""
     found: dict[str, NamedList] = {}
+    errors: list[str] = []
     for path in sorted(folder.glob("*")) if folder.is_dir() else ():
         name, dot, kind = path.name.rpartition(".")
         if path.name.startswith(".") or path.is_dir():
             continue
         if not dot or kind not in KINDS or not name.replace("-", "_").isidentifier():
-            raise ConfigError(f"{path}: a list is named NAME.KIND, KIND one of {', '.join(KINDS)}")
-        if name in found:
-            raise ConfigError(f"{path}: the list {name} exists already: {found[name].path}")
-        found[name] = NamedList(name, kind, _load(path, kind), path)
+            errors.append(f"{path}: a list is named NAME.KIND, KIND one of {', '.join(KINDS)}")
+        elif name in found:
+            errors.append(f"{path}: the list {name} exists already: {found[name].path}")
+        else:
+            try:
+                found[name] = NamedList(name, kind, _load(path, kind), path)
+            except ConfigError as error:
+                errors.append(str(error))
+    if errors:
+        raise ConfigError("\n".join(errors))
     return found
 
 
 def _load(path: Path, kind: str) -> Entries:
-    entries: list[tuple[int, str]] = []
     try:
         text = path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(f"{path}: cannot be read: {error}") from error
-    for number, line in enumerate(text.splitlines(), 1):
-        entry = line.partition("#")[0].strip()
-        if entry:
-            entries.append((number, entry))
+    entries = [(number, entry) for number, line in enumerate(text.splitlines(), 1) if (entry := _entry(line))]
     try:
         return build(kind, [entry for _, entry in entries])
     except ValueError:
-        pass
-    for number, entry in entries:  # find the one to blame
+        raise ConfigError("\n".join(_wrong(path, kind, entries))) from None
+
+
+def _entry(line: str) -> str:
+    """A comment begins the line or follows a blank: `#` may be part of an address or a word."""
+    return _COMMENT.sub("", line).strip()
+
+
+def _wrong(path: Path, kind: str, entries: list[tuple[int, str]]) -> Iterator[str]:
+    for number, entry in entries:
         try:
             build(kind, [entry])
         except ValueError as error:
-            raise ConfigError(f"{path}:{number}:1: {entry!r}: {error}") from error
-    raise ConfigError(f"{path}: cannot be read as {kind}")
+            yield f"{path}:{number}:1: {entry!r}: {error}"
 
 
 def build(kind: str, entries: Iterable[str]) -> Entries:

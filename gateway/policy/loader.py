@@ -1,9 +1,4 @@
-"""Loading a policy folder: YAML files in name order, lists, and errors that carry file:line:column, a caret and
-advice.
-
-YAML is read as a tree of nodes with their places, and every scalar as text, so that `no`, `on`, `1.10` and a key
-given twice surprise nobody.
-"""
+"""Loading a policy folder: YAML files in name order, lists, and errors with their place and advice."""
 
 import re
 from collections.abc import Iterator, Mapping
@@ -19,21 +14,16 @@ from gateway.policy.catalogue import FACTS, is_known_at
 from gateway.policy.expression import Condition, Number, compile_condition, compile_number, fact_reader
 from gateway.policy.lints import lint
 from gateway.policy.lists import NamedList, load_lists
+from gateway.policy.nodes import YamlFile
 from gateway.policy.rules import ON_ERROR, EffectTemplate, OnUnknown, Policy, Rule
 from gateway.policy.syntax import ExpressionError, suggestion
 from gateway.policy.template import ReplyTemplate, Template
 from gateway.policy.values import Evaluate
 
-MAX_NESTING = 100
-MAX_FILE = 4 * 1024 * 1024  # octets
 _REPLY = re.compile(r"(?P<code>[1-9]\d\d)(?: (?P<status>\d\.\d{1,3}\.\d{1,3}))? (?P<text>.+)", re.DOTALL)
 _STATUS = re.compile(r"[0-9.]+")
 _PLACE = re.compile(r"\{([^{}]*)\}")
-# A key of a rule with a plain value on its line; `lead` is the indent with the dash of a list.
-_SENTENCE = re.compile(
-    rf"(?P<lead>\s*(?:- +)?)(?P<key>(?:{'|'.join(Action)}|when|reply): +)"
-    r"(?P<value>[^\s'\"|>&*!#].*?)(?P<comment>\s+#.*)?\s*"
-)
+_SENTENCES = (*Action, "when", "reply")
 _CLASS = {Action.REJECT: "5", Action.DEFER: "4"}
 _RULE_KEYS = (*Action, "when", "reply", "do", "mode", "on_unknown")
 _FILE_KEYS = ("stage", "rules")
@@ -54,7 +44,7 @@ def load_policy(folder: Path, *, on_error: Mapping[str, OnUnknown] = ON_ERROR) -
         loader = _FileLoader(path, folder, lists, names)
         for stage, rule in loader.load():
             rules[stage].append(rule)
-        errors += loader.errors
+        errors += loader.file.errors
     if errors:
         raise ConfigError("\n".join(errors))
     frozen = {stage: tuple(found) for stage, found in rules.items()}
@@ -76,79 +66,46 @@ def version_of(folder: Path) -> str:
 
 class _FileLoader:
     def __init__(self, path: Path, folder: Path, lists: Mapping[str, NamedList], names: dict[str, str]) -> None:
-        self.shown = f"{folder.name}/{path.name}"
+        self.file = YamlFile(path, f"{folder.name}/{path.name}", _SENTENCES)
         self.lists = lists
         self.names = names  # rule name to place, over the whole policy
-        self.errors: list[str] = []
-        self.path = path
-        self.lines: list[str] = []
 
     def load(self) -> Iterator[tuple[Stage, Rule]]:
-        try:
-            if self.path.stat().st_size > MAX_FILE:
-                raise ValueError(f"file of over {MAX_FILE} octets")
-            text = self.path.read_text(encoding="utf-8")
-            self.lines = text.splitlines()
-            if _nesting(text) > MAX_NESTING:
-                raise ValueError(f"brackets nested over {MAX_NESTING} deep")
-            root = yaml.compose(self._quoted(), Loader=yaml.CSafeLoader)
-        except yaml.MarkedYAMLError as error:
-            mark = error.problem_mark or error.context_mark
-            self._error(mark.line if mark else 0, mark.column if mark else 0, f"YAML: {error.problem or error.context}")
-            return
-        except (OSError, ValueError, yaml.YAMLError) as error:
-            self._error(0, 0, f"cannot be read: {error}")
-            return
+        root = self.file.root()
         if root is None:
             return
-        entries = self._mapping(root, _FILE_KEYS)
+        entries = self.file.mapping(root, _FILE_KEYS)
         stage = self._stage(root, entries)
         rules = entries.get("rules")
         if rules is None:
-            self._node_error(root, "`rules:` is missing")
+            self.file.node_error(root, "`rules:` is missing")
         elif not isinstance(rules, yaml.SequenceNode):
-            self._node_error(rules, "`rules:` wants a list")
+            self.file.node_error(rules, "`rules:` wants a list")
         elif stage is not None:
             for node in rules.value:
                 rule = self._rule(node, stage)
                 if rule is not None:
                     yield stage, rule
 
-    def _quoted(self) -> str:
-        """The source with one-line values of a rule's keys in quotes, so that `: ` in a reply needs none."""
-        out = []
-        indents = [_indent_of(line) if line.strip() else None for line in self.lines]
-        below: int | None = 0  # indent of the next line that is not blank
-        following: list[int] = []
-        for indent in reversed(indents):
-            following.append(below or 0)
-            below = below if indent is None else indent
-        following.reverse()
-        for number, line in enumerate(self.lines):
-            match = _SENTENCE.fullmatch(line)
-            if match is not None and following[number] <= len(match["lead"]):
-                quoted = match["value"].replace("'", "''")
-                line = f"{match['lead']}{match['key']}'{quoted}'{match['comment'] or ''}"
-            out.append(line)
-        return "\n".join(out) + "\n"
-
     def _stage(self, root: yaml.Node, entries: dict[str, yaml.Node]) -> Stage | None:
         node = entries.get("stage")
         if node is None:
-            self._node_error(root, "`stage:` is missing")
+            self.file.node_error(root, "`stage:` is missing")
             return None
-        text = self._text(node)
+        text = self.file.text(node)
         if text in list(Stage):
             return Stage(text)
-        self._node_error(node, f"unknown stage `{text}`{suggestion(text or '', tuple(Stage))}")
+        self.file.node_error(node, f"unknown stage `{text}`{suggestion(text or '', tuple(Stage))}")
         return None
 
     def _rule(self, node: yaml.Node, stage: Stage) -> Rule | None:
-        entries = self._mapping(node, _RULE_KEYS)
+        entries = self.file.mapping(node, _RULE_KEYS)
         actions = [key for key in entries if key in list(Action)]
         if len(actions) != 1:
             if entries:
-                self._node_error(node, f"a rule has exactly one action of {', '.join(Action)}; this has {len(actions)}")
+                self.file.node_error(
+                    node, f"a rule has exactly one action of {', '.join(Action)}; this has {len(actions)}"
+                )
             return None
         action = Action(actions[0])
         name = self._name(entries[action])
@@ -164,7 +121,7 @@ class _FileLoader:
             action,
             condition,
             reply,
-            f"{self.shown}:{node.start_mark.line + 1}",
+            f"{self.file.shown}:{node.start_mark.line + 1}",
             found,
             score,
             marks,
@@ -173,38 +130,34 @@ class _FileLoader:
         )
 
     def _choice(self, node: yaml.Node, choices: tuple[str, ...]) -> str | None:
-        text = self._text(node)
+        text = self.file.text(node)
         if text is None or text in choices:
             return text
-        self._node_error(node, f"one of {', '.join(choices)} is wanted here{suggestion(text, choices)}", len(text))
+        self.file.node_error(node, f"one of {', '.join(choices)} is wanted here{suggestion(text, choices)}", len(text))
         return None
 
     def _name(self, node: yaml.Node) -> str | None:
-        name = self._text(node)
+        name = self.file.text(node)
         if name is None:
             return None
         if not name or len(name) > 120 or not name.isprintable():
-            self._node_error(node, "a rule's name is 1 to 120 printable characters")
+            self.file.node_error(node, "a rule's name is 1 to 120 printable characters")
             return None
         if name in self.names:
-            self._node_error(node, f"a rule of this name exists already: {self.names[name]}")
+            self.file.node_error(node, f"a rule of this name exists already: {self.names[name]}")
             return None
-        self.names[name] = f"{self.shown}:{node.start_mark.line + 1}"
+        self.names[name] = f"{self.file.shown}:{node.start_mark.line + 1}"
         return name
 
     def _condition(self, node: yaml.Node, stage: Stage) -> Condition | None:
-        text = self._text(node)
+        text = self.file.text(node)
         if text is None:
             return None
         try:
             return compile_condition(text, stage, self.lists)
         except ExpressionError as error:
-            self._expression_error(node, text, error)
+            self.file.expression_error(node, text, error)
             return None
-
-    def _expression_error(self, node: yaml.Node, text: str, error: ExpressionError) -> None:
-        line, column = self._place(node, text, error.column, error.length)
-        self._error(line, column, str(error), error.length)
 
     def _effects(
         self, node: yaml.Node, stage: Stage
@@ -212,11 +165,11 @@ class _FileLoader:
         score: Number | None = None
         marks: tuple[str, ...] = ()
         found: list[EffectTemplate] = []
-        for key, value in self._mapping(node, effects.KEYS).items():
+        for key, value in self.file.mapping(node, effects.KEYS).items():
             if key == "mark":
                 marks = self._marks(value)
                 continue
-            text = self._text(value)
+            text = self.file.text(value)
             if text is None:
                 continue
             try:
@@ -225,93 +178,43 @@ class _FileLoader:
                 else:
                     found.append(effects.effect(key, text, lambda part, offset: _template(part, offset, stage)))
             except ExpressionError as error:
-                self._expression_error(value, text, error)
+                self.file.expression_error(value, text, error)
             except ValueError as error:
-                self._node_error(value, str(error), len(text))
+                self.file.node_error(value, str(error), len(text))
         return score, marks, tuple(found)
 
     def _marks(self, node: yaml.Node) -> tuple[str, ...]:
         nodes = node.value if isinstance(node, yaml.SequenceNode) else [node]
         found = []
         for each in nodes:
-            text = self._text(each)
+            text = self.file.text(each)
             if text is not None and not effects.MARK.fullmatch(text):
-                self._node_error(each, "a mark is a letter and up to 39 letters, digits, - and _", len(text))
+                self.file.node_error(each, "a mark is a letter and up to 39 letters, digits, - and _", len(text))
             elif text is not None:
                 found.append(text)
         return tuple(found)
 
     def _reply(self, node: yaml.Node, action: Action, stage: Stage) -> ReplyTemplate | None:
-        text = self._text(node)
+        text = self.file.text(node)
         if text is None:
             return None
         text = " ".join(text.splitlines()).strip()
         match = _REPLY.fullmatch(text)
         if match is None or _STATUS.fullmatch(match["text"]):
-            self._node_error(node, "a reply is a code, an enhanced status, and a text: 550 5.7.1 No thanks")
+            self.file.node_error(node, "a reply is a code, an enhanced status, and a text: 550 5.7.1 No thanks")
             return None
         if action not in REFUSING:
-            self._node_error(node, f"`{action}` has no reply")
+            self.file.node_error(node, f"`{action}` has no reply")
             return None
         wanted, status = _CLASS[action], match["status"] or f"{_CLASS[action]}.7.1"
         if match["code"][0] != wanted or status[0] != wanted or match["code"] == "421":
-            self._node_error(node, f"a reply to `{action}` is {wanted}xx {wanted}.x.x, and not 421")
+            self.file.node_error(node, f"a reply to `{action}` is {wanted}xx {wanted}.x.x, and not 421")
             return None
         try:
             return ReplyTemplate(int(match["code"]), status, _template(match["text"], match.start("text"), stage))
         except ExpressionError as error:
-            self._expression_error(node, text, error)
+            self.file.expression_error(node, text, error)
             return None
-
-    # --- nodes and places -----------------------------------------------------------------------------------------
-
-    def _mapping(self, node: yaml.Node, known: tuple[str, ...]) -> dict[str, yaml.Node]:
-        if not isinstance(node, yaml.MappingNode):
-            self._node_error(node, f"a mapping with some of {', '.join(known)} is wanted here")
-            return {}
-        out: dict[str, yaml.Node] = {}
-        for key_node, value in node.value:
-            key = str(key_node.value)
-            if key not in known:
-                self._node_error(key_node, f"unknown key `{key}`{suggestion(key, known)}", len(key))
-            elif key in out:
-                self._node_error(key_node, f"key `{key}` given twice", len(key))
-            else:
-                out[key] = value
-        return out
-
-    def _text(self, node: yaml.Node) -> str | None:
-        if isinstance(node, yaml.ScalarNode):
-            return str(node.value)
-        self._node_error(node, "a text is wanted here")
-        return None
-
-    def _place(self, node: yaml.Node, text: str, offset: int, length: int) -> tuple[int, int]:
-        """Where a piece of a scalar stands in the source: the same occurrence of the same words."""
-        start, end = node.start_mark, node.end_mark
-        words = text[offset : offset + length].partition("\n")[0].strip()
-        source = "\n".join(self.lines[start.line : end.line + 1])
-        place = start.column - 1
-        for _ in range(text.count(words, 0, offset) + 1 if words else 0):
-            place = source.find(words, place + 1)
-            if place < 0:
-                break
-        if place < start.column:
-            return start.line, start.column
-        before = source[:place]
-        return start.line + before.count("\n"), len(before) - before.rfind("\n") - 1
-
-    def _node_error(self, node: yaml.Node, message: str, length: int = 1) -> None:
-        self._error(node.start_mark.line, node.start_mark.column, message, length)
-
-    def _error(self, line: int, column: int, message: str, length: int = 1) -> None:
-        text = f"{self.shown}:{line + 1}:{column + 1}: {message}"
-        if line < len(self.lines):
-            source = self.lines[line]
-            stripped = source.lstrip()
-            indent = len(source) - len(stripped)
-            text += f"\n    {stripped}\n    {' ' * max(0, column - indent)}{'^' * max(1, length)}"
-        self.errors.append(text)
 
 
 def _template(text: str, offset: int, stage: Stage) -> Template:
@@ -338,19 +241,3 @@ def _template(text: str, offset: int, stage: Stage) -> Template:
                 "a brace without its other half; places are written {fact}", offset + text.find(str(part)) + place
             )
     return Template((*parts, rest), tuple(names))
-
-
-def _nesting(text: str) -> int:
-    """How deep brackets go: the YAML parser is recursive and must not be led too deep."""
-    depth = deepest = 0
-    for char in text:
-        if char in "[{":
-            depth += 1
-            deepest = max(deepest, depth)
-        elif char in "]}" and depth:
-            depth -= 1
-    return deepest
-
-
-def _indent_of(line: str) -> int:
-    return len(line) - len(line.lstrip())

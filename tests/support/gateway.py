@@ -54,7 +54,9 @@ class Gateway:
         self._wrapper = list(wrapper)
         self._env = {**os.environ, **(env or {})}
         folder.mkdir(parents=True, exist_ok=True)
-        shutil.copytree(REPOSITORY / "policies", folder / "policies", dirs_exist_ok=True)
+        # Its own policies are not what the shipped tests are about.
+        ignored = shutil.ignore_patterns("tests") if policies else None
+        shutil.copytree(REPOSITORY / "policies", folder / "policies", dirs_exist_ok=True, ignore=ignored)
         for name, text in (policies or {}).items():
             (folder / "policies" / name).write_text(text, encoding="utf-8")
         write_certificate(folder / "tls", self.hostname)

@@ -1,0 +1,254 @@
+"""`policy`: check, test, explain, facts, schema. It works on a folder, whether the gateway runs or not."""
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+from xml.sax.saxutils import quoteattr
+
+import click
+
+from gateway.cli.context import NO, USAGE, config_option, fail, guarded, json_option, printable, show
+from gateway.config import load_config
+from gateway.core.errors import ConfigError
+from gateway.core.verdict import Decision, Matched, Stage
+from gateway.policy.cases import Result, given, load_cases, run_case
+from gateway.policy.catalogue import COSTS, FACTS, FUNCTIONS
+from gateway.policy.context import ORDER
+from gateway.policy.loader import load_policy
+from gateway.policy.purefunctions import PURE
+from gateway.policy.rehearsal import Rehearsal, Surroundings, rehearse
+from gateway.policy.rules import Policy
+from gateway.policy.schema import rules_schema, tests_schema
+from gateway.policy.values import UNKNOWN, Found
+from gateway.policy_folder import surroundings_of
+
+folder_argument = click.argument("folder", required=False, type=click.Path(path_type=Path, file_okay=False))
+_SAID = {
+    Matched.NO: "no match",
+    Matched.YES: "MATCH",
+    Matched.UNKNOWN: "unknown",
+    Matched.WOULD: "would match",
+}
+
+
+@click.group()
+def policy() -> None:
+    """Policies: check, test, explain."""
+
+
+def _open(folder: Path | None, config_path: Path) -> tuple[Path, Surroundings]:
+    """The folder, and what its tests are at home in; without a configuration nothing is local."""
+    if folder is not None and not config_path.exists():
+        return folder, Surroundings()
+    config = load_config(config_path)
+    return folder or config.policies, surroundings_of(config)
+
+
+@policy.command("check")
+@folder_argument
+@config_option
+def policy_check(folder: Path | None, config_path: Path) -> None:
+    """Parse, check types, lint, run the tests."""
+
+    def body() -> int:
+        where, around = _open(folder, config_path)
+        found = load_policy(where)
+        for warning in found.warnings:
+            click.echo(f"warning: {warning}", err=True)
+        results = [run_case(found, case) for case in load_cases(where, found, around)]
+        failed = [result for result in results if result.failure]
+        for result in failed:
+            click.echo(f"{result.case.place}: test “{result.case.name}”: {result.failure}", err=True)
+        rules = sum(map(len, found.rules.values()))
+        counts = f"{rules} rules, {len(found.lists)} lists, {len(results)} tests"
+        click.echo(f"{where}: {counts}: {len(failed)} tests fail, {len(found.warnings)} warnings")
+        return NO if failed else 0
+
+    guarded(body)
+
+
+@policy.command("test")
+@folder_argument
+@config_option
+@click.option("--junit", type=click.Path(path_type=Path, dir_okay=False), help="Write the results as JUnit XML.")
+def policy_test(folder: Path | None, config_path: Path, junit: Path | None) -> None:
+    """Run tests/*.yaml; a failing case is shown with the rules it went through."""
+
+    def body() -> int:
+        where, around = _open(folder, config_path)
+        found = load_policy(where)
+        results = [run_case(found, case) for case in load_cases(where, found, around)]
+        for result in results:
+            if result.failure:
+                click.echo(f"FAILED {result.case.place}: {result.case.name}\n  {printable(result.failure)}")
+                for line in _trail(found, result.rehearsal):
+                    click.echo(f"  {line}")
+        failed = sum(bool(result.failure) for result in results)
+        if junit is not None:
+            _write_junit(junit, results)
+        if not results:
+            click.echo(f"{where}: no tests")
+        click.echo(f"{len(results) - failed} passed, {failed} failed")
+        return NO if failed else 0
+
+    guarded(body)
+
+
+def _write_junit(path: Path, results: list[Result]) -> None:
+    lines = [
+        '<?xml version="1.0" encoding="utf-8"?>',
+        f'<testsuite name="policy" tests="{len(results)}" failures="{sum(bool(each.failure) for each in results)}">',
+    ]
+    for result in results:
+        file, _, line = result.case.place.rpartition(":")
+        attributes = f"classname={quoteattr(file)} name={quoteattr(result.case.name)} line={quoteattr(line)}"
+        if result.failure:
+            lines.append(
+                f"  <testcase {attributes}><failure message={quoteattr(printable(result.failure))}/></testcase>"
+            )
+        else:
+            lines.append(f"  <testcase {attributes}/>")
+    try:
+        path.write_text("\n".join([*lines, "</testsuite>", ""]), encoding="utf-8")
+    except OSError as error:
+        raise ConfigError(f"{path}: {error.strerror}") from error
+
+
+def _trail(found: Policy, rehearsal: Rehearsal) -> Iterator[str]:
+    """Each rule tried, with the facts that it looked at."""
+    rules = {rule.name: rule for stage in found.rules.values() for rule in stage}
+    for decision in rehearsal.decisions:
+        by = f" by “{decision.verdict.rule}”" if decision.verdict.rule else " (no rule decided)"
+        yield f"{decision.stage}: {decision.verdict.action}{by}"
+        for step in decision.trail:
+            condition = rules[step.rule].condition
+            keys = condition.facts if condition else ()
+            facts = ", ".join(f"{key} = {_shown(decision.facts[key])}" for key in keys if key in decision.facts)
+            yield f"  {_SAID[step.matched]:11} {step.action} “{step.rule}”" + (f"   {facts}" if facts else "")
+        yield from _gave(decision)
+
+
+def _gave(decision: Decision) -> Iterator[str]:
+    given_here = [f"score {decision.score:+g}"] if decision.score else []
+    given_here += [f"mark {mark}" for mark in decision.marks] + [str(effect) for effect in decision.effects]
+    if given_here:
+        yield f"  gave {', '.join(given_here)}"
+    if decision.verdict.reply is not None:
+        yield f"  answers {printable(decision.verdict.reply)}"
+
+
+def _shown(value: object) -> str:
+    if value is UNKNOWN:
+        return "unknown"
+    return printable(json.dumps(value, ensure_ascii=False))
+
+
+@policy.command("explain")
+@folder_argument
+@config_option
+@click.option("--client-ip", help="Who connects.")
+@click.option("--helo", help="What it says in HELO.")
+@click.option("--from", "sender", help="The reverse-path; <> is the null one.")
+@click.option("--to", "recipient", help="The recipient.")
+@click.option("--user", help="Who signed in.")
+@click.option("--listener", type=click.Choice(["smtp", "submission", "submissions"]), help="On which listener.")
+@click.option("--message", type=click.Path(path_type=Path, dir_okay=False, exists=True), help="The message, a file.")
+@click.option(
+    "--set", "facts", multiple=True, metavar="FACT=VALUE", help="Any other fact; `unknown` for one that fails."
+)
+def policy_explain(
+    folder: Path | None, config_path: Path, message: Path | None, facts: tuple[str, ...], **options: Any
+) -> None:
+    """Take one envelope through all stages: each rule tried, its values, the winner. Nothing is looked up."""
+    values = _given(facts, options)
+
+    def body() -> int:
+        where, around = _open(folder, config_path)
+        found = load_policy(where)
+        octets = None if message is None else message.read_bytes()
+        if octets is not None and b"\r\n" not in octets:
+            octets = octets.replace(b"\n", b"\r\n")
+        last = Stage.MESSAGE if octets is not None else _last(values)
+        rehearsal = rehearse(found, values, around, last, message=octets, full=True)
+        for line in _trail(found, rehearsal):
+            click.echo(line)
+        by = f" by “{rehearsal.rule}”" if rehearsal.rule else ""
+        click.echo(f"outcome: {rehearsal.action}{by}")
+        return 0
+
+    guarded(body)
+
+
+def _given(facts: tuple[str, ...], options: dict[str, Any]) -> dict[str, Found]:
+    names = {
+        "client_ip": "client.ip",
+        "helo": "helo.name",
+        "sender": "sender.address",
+        "recipient": "recipient.address",
+        "user": "auth.user",
+        "listener": "session.listener",
+    }
+    texts = [(names[option], text) for option, text in options.items() if text is not None]
+    for fact in facts:
+        key, equals, text = fact.partition("=")
+        if not equals:
+            fail(f"--set {fact}: write FACT=VALUE", USAGE)
+        texts.append((key, text))
+    found: dict[str, Found] = {}
+    for key, text in texts:
+        try:
+            key, value = given(key, "" if (key, text) == ("sender.address", "<>") else text)
+        except ValueError as error:
+            fail(f"{key}: {error}", USAGE)
+        found[key] = value
+    return found
+
+
+def _last(values: dict[str, Found]) -> Stage:
+    stages = [known.stage for key in values if (known := FACTS.get(key) or FUNCTIONS.get(key.partition("(")[0]))]
+    return max([Stage.RECIPIENT, *stages], key=ORDER.__getitem__)
+
+
+@policy.command("facts")
+@json_option
+def policy_facts(as_json: bool) -> None:
+    """List the facts and functions that conditions may ask."""
+    rows: list[dict[str, object]] = [
+        {
+            "name": fact.name,
+            "type": fact.kind.value,
+            "from": fact.stage.value,
+            "cost": COSTS[fact.cost],
+            "meaning": fact.description,
+        }
+        for fact in FACTS.values()
+    ]
+    rows += [
+        {
+            "name": f'{each.name}("…")',
+            "type": each.kind.value,
+            "from": each.stage.value,
+            "cost": COSTS[each.cost],
+            "meaning": each.description,
+        }
+        for each in FUNCTIONS.values()
+    ]
+    rows += [
+        {
+            "name": f"{name}(…)",
+            "type": each.kind.value,
+            "from": "",
+            "cost": "free",
+            "meaning": f"of {each.usage}: {each.description}",
+        }
+        for name, each in PURE.items()
+    ]
+    show(rows, ("name", "type", "from", "cost", "meaning"), as_json=as_json)
+
+
+@policy.command("schema")
+@click.option("--tests", is_flag=True, help="Of the files in tests/ instead.")
+def policy_schema(tests: bool) -> None:
+    """Print the JSON Schema of policy files, for editors."""
+    click.echo(json.dumps(tests_schema() if tests else rules_schema(), indent=2))

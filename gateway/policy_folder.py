@@ -1,0 +1,23 @@
+"""The policy that a configuration names, with what its tests are at home in."""
+
+from ipaddress import ip_network
+
+from gateway.config import Config
+from gateway.policy.cases import load_tested_policy
+from gateway.policy.lists import NetworkSet
+from gateway.policy.rehearsal import Surroundings
+from gateway.policy.rules import Policy
+
+
+def surroundings_of(config: Config) -> Surroundings:
+    return Surroundings(
+        config.gateway.hostname,
+        frozenset(config.domains),
+        frozenset(config.relay_domains),
+        NetworkSet([ip_network(text) for text in config.networks.trusted]),
+    )
+
+
+def applied_policy(config: Config) -> Policy:
+    """Loaded and tested. Raises ConfigError."""
+    return load_tested_policy(config.policies, surroundings_of(config))
