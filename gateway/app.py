@@ -17,22 +17,14 @@ from gateway.delivery.routes import FixedHost, Routes
 from gateway.net.listener import bind
 from gateway.net.tls import KeyMaterial, TlsSettings
 from gateway.policy_folder import applied_policy
-from gateway.roles import (
-    POP3_LISTENERS,
-    SMTP_LISTENERS,
-    Process,
-    Shared,
-    new_process,
-    run_admin,
-    run_queue,
-    run_smtp,
-    run_store,
-    watch,
-)
+from gateway.process import Process, Shared, new_process, watch
+from gateway.role_smtp import SMTP_LISTENERS, run_smtp
+from gateway.roles import POP3_LISTENERS, run_admin, run_queue, run_store
 from gateway.storage.counters import MAX_SLOTS, SharedCounters
 from gateway.storage.queue_desk import QueueDesk
 from gateway.storage.spool import Spool
 from gateway.storage.sqlite_accounts import SqliteAccounts
+from gateway.storage.sqlite_state import SqliteState
 from gateway.storage.sqlite_trace import SqliteTrace
 from gateway.supervisor import Role, Supervisor, find_identity, lock_data, own_data
 from gateway.telemetry import log, metrics
@@ -73,6 +65,7 @@ def prepare_data(config: Config) -> None:
     queue.close()
     SqliteAccounts(config.data / "accounts.db").close()
     SqliteTrace(config.data / "trace.db").close()
+    SqliteState(config.data / "state.db").close()
     if removed:
         _log.info("spool swept", removed=removed)
 

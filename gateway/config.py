@@ -151,6 +151,28 @@ class Queue(Section):
     warn_after: Duration = 14400.0
 
 
+OnError = Literal["skip", "defer", "match"]
+
+
+class CheckSettings(Section):
+    timeout: Duration = 10.0
+    on_error: OnError = "skip"
+
+
+class GreylistCheck(CheckSettings):
+    delay: Duration = 300.0
+    keep: Duration = 36 * 86400.0
+
+
+class Checks(Section):
+    reverse_dns: CheckSettings = CheckSettings()
+    names: CheckSettings = CheckSettings()
+    dnsbl: CheckSettings = CheckSettings()
+    dnswl: CheckSettings = CheckSettings()
+    greylist: GreylistCheck = GreylistCheck()
+    rates: CheckSettings = CheckSettings()
+
+
 class Quarantine(Section):
     keep: Duration = 2592000.0
 
@@ -196,6 +218,7 @@ class Config(Section):
     routes: dict[Literal["default"], Route] = {}
     delivery: Delivery = Delivery()
     dns: Dns = Dns()
+    checks: Checks = Checks()
     queue: Queue = Queue()
     quarantine: Quarantine = Quarantine()
     trace: Trace = Trace()

@@ -22,6 +22,9 @@ def error(folder: Path, text: str, environ: dict[str, str] | None = None, base: 
     return str(caught.value)
 
 
+CHECK = {"timeout": 10.0, "on_error": "skip"}
+
+
 def test_every_key_has_its_documented_default(tmp_path: Path) -> None:
     assert load(tmp_path).model_dump() == {
         "gateway": {
@@ -54,6 +57,10 @@ def test_every_key_has_its_documented_default(tmp_path: Path) -> None:
             "connect_timeout": 30.0,
         },
         "dns": {"servers": ()},
+        "checks": {
+            **{name: CHECK for name in ("reverse_dns", "names", "dnsbl", "dnswl", "rates")},
+            "greylist": {**CHECK, "delay": 300.0, "keep": 36 * 86400.0},
+        },
         "queue": {
             "retry": (300.0, 900.0, 1800.0, 3600.0, 7200.0, 14400.0),
             "expire": 5 * 86400.0,

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from pydantic import BaseModel
 
-from gateway.config import Config, LocalDomain, NextHop, Route
+from gateway.config import Checks, Config, LocalDomain, NextHop, Route
 from gateway.policy.catalogue import FACTS, FUNCTIONS
 from gateway.policy.purefunctions import PURE
 from gateway.telemetry.metrics import Metrics
@@ -22,7 +22,12 @@ def keys() -> set[str]:
     for name, field in Config.model_fields.items():
         section = field.annotation
         if isinstance(section, type) and issubclass(section, BaseModel):
-            found.update(f"{name}.{key}" for key in section.model_fields)
+            found.update(f"{name}.{key}" for key in section.model_fields if name != "checks")
+    for name, field in Checks.model_fields.items():
+        kind = field.annotation
+        assert isinstance(kind, type)
+        assert issubclass(kind, BaseModel)
+        found.update(f"checks.{name}.{key}" for key in kind.model_fields)
     assert not LocalDomain.model_fields
     found.add('domains."NAME"')
     found.update(f'relay_domains."NAME".{key}' for key in NextHop.model_fields)

@@ -41,7 +41,7 @@ Answer = Records | NoData | NoDomain | DnsFailure
 
 class Resolver(Protocol):
     async def lookup(self, name: str, rdtype: str) -> Answer:
-        """name: A-labels; rdtype: "MX" "A" "AAAA". Never raises for DNS trouble; has its own deadline."""
+        """name: A-labels; rdtype: "MX" "A" "AAAA" "TXT" "PTR". Never raises for DNS trouble; has its own deadline."""
 
 
 class Directory(Protocol):

@@ -10,6 +10,8 @@ from gateway.core.address import Mailbox, parse_domain
 from gateway.core.verdict import Stage
 from gateway.message.header import address_of
 from gateway.policy.context import ORDER, STAGES, Context
+from gateway.policy.listanswers import check_list
+from gateway.policy.rates import HOMES, check_rate
 from gateway.policy.values import Kind, Value
 
 FREE, STATE, DNS, SCAN = range(4)  # what a fact costs: nothing, a look at our own state, a look-up, a scan
@@ -36,7 +38,7 @@ class Function:
     """A fact with literal texts as arguments: `header("X")`. arguments: how many, at least and at most.
 
     check: called with the arguments at load, raises ValueError for ones that make no sense; homes: the stage from
-    which it is known with a certain first argument, where that is later.
+    which it is known with a certain first argument, where that is later; is_momentary: another stage asks again.
     """
 
     name: str
@@ -50,6 +52,7 @@ class Function:
     provider: str = ""
     neutral: Value = None
     homes: Mapping[str, Stage] = field(default_factory=dict)
+    is_momentary: bool = False
 
     def home(self, arguments: tuple[str, ...]) -> Stage:
         return self.homes.get(arguments[0], self.stage) if arguments else self.stage
@@ -200,9 +203,24 @@ def _facts() -> dict[str, Fact]:
     ]  # fmt: skip
     found = {name: Fact(name, kind, stage, read, description) for name, kind, stage, read, description in table}
     for fact in (
+        Fact("client.name", text, connect, None, "verified reverse name, or none", DNS, "reverse_dns"),
+        Fact("client.ptr", text, connect, None, "reverse name, verified or not, or none", DNS, "reverse_dns"),
+        Fact(
+            "client.reverse_dns", text, connect, None, "pass: leads back to the address; fail; none: no reverse name",
+            DNS, "reverse_dns", "pass",
+        ),
+        Fact("helo.resolves", boolean, helo, None, "its name has an address", DNS, "names", neutral=True),
+        Fact(
+            "sender.domain_exists", boolean, sender, None, "its domain takes mail: an MX not null, or an address",
+            DNS, "names", neutral=True,
+        ),
+        Fact(
+            "greylist.state", text, recipient, None, "new, waiting or passed, by network and sender domain",
+            STATE, "greylist", "passed",
+        ),
         Fact("score", number, connect, lambda c: c.score, "what rules have given so far", is_live=True),
         Fact("marks", Kind.LIST, connect, lambda c: c.marks, "names that rules have given so far", is_live=True),
-    ):
+    ):  # fmt: skip
         found[fact.name] = fact
     return found
 
@@ -213,6 +231,15 @@ FUNCTIONS = {
         "header", Kind.TEXT, Stage.MESSAGE, lambda c, name: c.header.text(name), "first such field, decoded, or none"
     ),
 }
+for _name, _words in (("dnsbl", "blocks"), ("dnswl", "welcomes")):
+    FUNCTIONS[_name] = Function(
+        _name, Kind.LIST, Stage.CONNECT, None, f'answers of a DNS list that {_words}: `{_name}("zone"[, "answers"])`',
+        (1, 2), check_list, DNS, _name, (),
+    )  # fmt: skip
+FUNCTIONS["rate"] = Function(
+    "rate", Kind.NUMBER, Stage.CONNECT, None, 'how many came before: `rate("client", "1h", "messages")`',
+    (3, 3), check_rate, STATE, "rates", 0, HOMES, is_momentary=True,
+)  # fmt: skip
 CONSTANTS: dict[str, int] = {"KB": 1024, "MB": 1024**2, "GB": 1024**3, "MINUTE": 60, "HOUR": 3600, "DAY": 86400}
 
 

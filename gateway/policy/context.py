@@ -4,6 +4,7 @@ A layer belongs to a stage and lives as long as its scope: connect and helo as l
 as the transaction, recipient and message for one of them. A new HELO or MAIL begins new layers from its stage on.
 """
 
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -48,6 +49,15 @@ class Layer:
     marks: tuple[str, ...] = ()
     effects: tuple[Effect, ...] = ()
     disposition: Disposition | None = None
+
+
+def key_of(name: str, arguments: tuple[str, ...]) -> str:
+    """What a function's value is known by: `dnsbl("zen.example")`."""
+    return f"{name}({', '.join(map(json.dumps, arguments))})"
+
+
+def arguments_of(key: str) -> tuple[str, ...]:
+    return tuple(json.loads(f"[{key[key.index('(') + 1 : -1]}]"))
 
 
 def new_layers() -> tuple[Layer, ...]:

@@ -14,7 +14,7 @@ from typing import TypeVar
 from gateway.core.verdict import Stage
 from gateway.policy.catalogue import CONSTANTS, FACTS, FUNCTIONS, Fact, Function, is_known_at
 from gateway.policy.comparison import Node, compare, is_number, literal
-from gateway.policy.context import ORDER, Context, Need
+from gateway.policy.context import ORDER, Context, Need, key_of
 from gateway.policy.lists import NamedList
 from gateway.policy.purefunctions import PURE
 from gateway.policy.syntax import LIST_MARK, ExpressionError, Source, dotted, suggestion
@@ -278,10 +278,12 @@ class _Compiler:
         self._check_stage(node.func, "function", function)
         arguments = self._literal_texts(node, function)
         call = function.call
-        key = f"{name}({', '.join(repr(argument).replace(chr(39), chr(34)) for argument in arguments)})"
+        key = key_of(name, arguments)
         self.facts[key] = None
         read = None if call is None else lambda context: call(context, *arguments)
-        need = Need(key, name, arguments, function.home(arguments), function.cost, function.provider)
+        # What changes from moment to moment is learnt anew at each stage that asks.
+        home = self.stage if function.is_momentary else function.home(arguments)
+        need = Need(key, name, arguments, home, function.cost, function.provider)
         return Node(function.kind, _reader(key, read, need))
 
     def _literal_texts(self, node: ast.Call, function: Function) -> tuple[str, ...]:

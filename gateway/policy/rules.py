@@ -3,13 +3,15 @@
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
+from functools import cached_property
 from types import MappingProxyType
 
 from gateway.core.verdict import Action, Effect, Stage
 from gateway.policy.catalogue import of_recipient
-from gateway.policy.context import Context
+from gateway.policy.context import Context, arguments_of
 from gateway.policy.expression import Condition, Number
 from gateway.policy.lists import NamedList
+from gateway.policy.rates import Rate, parse_rate
 from gateway.policy.template import ReplyTemplate
 from gateway.policy.values import Mark
 
@@ -59,7 +61,7 @@ class Rule:
         return (*found, *(self.reply.text.names if self.reply else ()))
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Policy:
     """Rules by stage in the order they are tried; warnings: lints, each with its place; version: a digest of all its
     files; on_error: by check.
@@ -71,7 +73,16 @@ class Policy:
     version: str = ""
     on_error: Mapping[str, OnUnknown] = field(default_factory=lambda: ON_ERROR)
 
-    @property
+    @cached_property
+    def facts(self) -> frozenset[str]:
+        """Keys of all facts that any rule asks for."""
+        return frozenset(key for rules in self.rules.values() for rule in rules for key in rule.facts)
+
+    @cached_property
+    def rates(self) -> frozenset[Rate]:
+        return frozenset(parse_rate(*arguments_of(key)) for key in self.facts if key.startswith("rate("))
+
+    @cached_property
     def recipient_facts_at_message(self) -> tuple[str, ...]:
         """Facts of the single recipient that message rules ask for: these are judged for each that differs."""
         keys = (key for rule in self.rules[Stage.MESSAGE] for key in rule.facts if of_recipient(key))

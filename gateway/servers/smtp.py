@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 from typing import Protocol, cast
 
 from gateway.accounts.directory import ROLES, AccountDirectory
+from gateway.checks.memory import Memory
 from gateway.core.address import Domain, Mailbox
 from gateway.core.errors import StorageBroken, StorageFull
 from gateway.core.ident import LENGTH, new_id
@@ -70,6 +71,7 @@ class SmtpService:
     settings: SmtpSettings
     policy: Policy
     source: FactSource
+    memory: Memory
     directory: AccountDirectory
     intake: Intake
     login: LoginGuard
@@ -108,7 +110,9 @@ class SmtpDriver:
         if session.is_submission and session.user is None:
             return None  # both early stages run once it is known who this is
         self._judge.begin(Stage.CONNECT)
-        return await self._early_stage(Stage.CONNECT, session)
+        answer = await self._early_stage(Stage.CONNECT, session)
+        self._service.memory.connected(self._judge.policy, self._context(session))
+        return answer
 
     async def helo(self, session: Session) -> Reply | None:
         self._last_session = session
@@ -161,6 +165,7 @@ class SmtpDriver:
                 service.metrics.auth_attempts.labels("smtp", "failure").inc()
                 self._log.warning("sign-in failed", session=session.id, client=session.client_ip, user=credentials.user)
                 self._login_failures += 1
+                service.memory.sign_in_failed(self._judge.policy, self._context(session))
                 too_many = self._login_failures >= MAX_SESSION_LOGINS
                 return replace(WRONG_PASSWORD, code=421, status="4.7.0") if too_many else WRONG_PASSWORD
             case LockedOut():
@@ -218,6 +223,8 @@ class SmtpDriver:
         if not decision.verdict.refuses:
             decision = self._relay_guard(session, envelope, path) or decision
         self._record.add_decision(decision, str(path))
+        is_accepted = decision.verdict.reply is None
+        await self._service.memory.tried_recipient(self._judge.policy, context, is_accepted=is_accepted)
         if decision.verdict.reply is not None:
             return decision.verdict.reply
         self._judge.keep_recipient(context)
@@ -272,6 +279,9 @@ class SmtpDriver:
             ids = await self._service.intake.accept(
                 session, envelope, blob, header, self._info(session), judged.parts, self._service.wake_runner
             )
+            context = self._context(session)
+            context.reverse_path = envelope.reverse_path
+            self._service.memory.accepted_message(self._judge.policy, context, envelope.recipients)
             if all(part.handling.disposition is Action.DISCARD for part in judged.parts):
                 content.discard()
         except BaseException:

@@ -16,7 +16,7 @@ from gateway.policy.catalogue import FACTS
 from gateway.policy.context import ORDER, Context, Layer, Need, layers_from, new_layers
 from gateway.policy.engine import judge
 from gateway.policy.rules import Policy
-from gateway.policy.values import UNKNOWN, Found
+from gateway.policy.values import Found
 from gateway.queue.intake import Handling, Part
 from gateway.telemetry.metrics import Metrics
 
@@ -138,13 +138,6 @@ class SessionJudge:
             context.session, context.directory, context.hostname, context.errors, context.transactions,
             context.reverse_path, recipient.forward_path, context.recipient_count, context.message, layers,
         )  # fmt: skip
-
-
-class NoSource:
-    """Nothing can be fetched: for a policy over facts at hand."""
-
-    async def fetch(self, need: Need, context: Context) -> Found:
-        return UNKNOWN
 
 
 def _handling(layers: tuple[Layer, ...]) -> Handling:

@@ -1,0 +1,70 @@
+"""greylist.state: has somebody of this network with this sender domain been here before, and waited?
+
+The key leaves out local parts and recipients, so that a big sender's pool of hosts is delayed once, not for each pair.
+"""
+
+import time
+from dataclasses import dataclass
+from ipaddress import ip_network
+from typing import Protocol
+
+from gateway.policy.context import Context, Need
+from gateway.policy.values import Found
+
+RETRY_S = 2 * 86400.0  # who comes back later than this begins anew
+
+
+@dataclass(frozen=True, slots=True)
+class Seen:
+    """Times in seconds since the epoch; passed: it came back after the delay."""
+
+    first: float
+    last: float
+    passed: bool
+
+
+@dataclass(frozen=True, slots=True)
+class GreylistSettings:
+    delay_s: float = 300.0
+    keep_s: float = 36 * 86400.0
+
+
+class GreylistStore(Protocol):
+    async def find(self, key: str) -> Seen | None: ...
+
+    async def put(self, key: str, seen: Seen) -> None: ...
+
+
+class Greylist:
+    def __init__(self, store: GreylistStore, settings: GreylistSettings) -> None:
+        self._store = store
+        self._settings = settings
+
+    async def fetch(self, need: Need, context: Context) -> Found:
+        return self._state(await self._store.find(_key(context)), time.time())
+
+    def _state(self, seen: Seen | None, now: float) -> str:
+        if seen is None or seen.last < now - self._settings.keep_s:
+            return "new"
+        if seen.passed:
+            return "passed"
+        if now - seen.first < self._settings.delay_s:
+            return "waiting"
+        return "passed" if now - seen.first < RETRY_S else "new"
+
+    async def happened(self, context: Context) -> None:
+        """A stranger has tried a recipient: noted after the decision, whatever it was."""
+        key, now = _key(context), time.time()
+        seen = await self._store.find(key)
+        state = self._state(seen, now)
+        if seen is None or state == "new":
+            await self._store.put(key, Seen(now, now, passed=False))
+        else:
+            await self._store.put(key, Seen(seen.first, now, passed=state == "passed"))
+
+
+def _key(context: Context) -> str:
+    ip = context.session.client_ip
+    network = ip_network(f"{ip}/{64 if ':' in ip else 24}", strict=False)
+    mailbox = context.reverse_path.mailbox if context.reverse_path is not None else None
+    return f"{network.network_address}|{mailbox.domain.ascii if mailbox else ''}"

@@ -1,0 +1,133 @@
+"""One role's process: what it inherits, its stop event, and what all roles are made with."""
+
+import asyncio
+import signal
+import socket
+import ssl
+import time
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from gateway.accounts.credentials import CredentialChecker
+from gateway.accounts.directory import AccountDirectory
+from gateway.config import Config
+from gateway.core.errors import ConfigError
+from gateway.delivery.routes import Routes
+from gateway.dns.resolver import DnsResolver, ResolverSettings
+from gateway.net.tls import KeyMaterial, ServerContexts
+from gateway.policy.rules import Policy
+from gateway.servers.login import LoginGuard, LoginLimits
+from gateway.storage.counters import SharedCounters
+from gateway.storage.sqlite_accounts import SqliteAccounts
+from gateway.storage.sqlite_trace import SqliteTrace
+from gateway.telemetry import log
+from gateway.telemetry.metrics import Metrics
+from gateway.telemetry.recorder import Recorder
+
+DRAIN_S = 28.0  # under the supervisor's 30
+ORPHAN_DRAIN_S = 2.0
+
+_log = log.get("roles")
+
+
+class SystemClock:
+    def now(self) -> float:
+        return time.time()
+
+
+@dataclass(slots=True)
+class Shared:
+    """What exists before the first fork and all roles inherit."""
+
+    config: Config
+    policy: Policy
+    counters: SharedCounters
+    keys: KeyMaterial | None
+    sockets: dict[str, list[socket.socket]]
+    wake_read: socket.socket
+    wake_write: socket.socket
+    routes: Routes
+    metrics_folder: Path
+
+    def contexts(self) -> Callable[[], ssl.SSLContext]:
+        if self.keys is None:
+            raise ConfigError("tls: no certificate")
+        return ServerContexts(self.keys).current
+
+
+@dataclass(slots=True)
+class Process:
+    """One role's process: its loop's stop event and what to close."""
+
+    shared: Shared
+    metrics: Metrics
+    recorder: Recorder
+    trace: SqliteTrace
+    stopping: asyncio.Event = field(default_factory=asyncio.Event)
+    is_orphan: bool = False
+    exit_code: int = 0
+
+    loop: asyncio.AbstractEventLoop = field(default_factory=asyncio.get_running_loop)
+
+    def fail_from_thread(self) -> None:
+        self.loop.call_soon_threadsafe(self.fail)
+
+    def fail(self) -> None:
+        """The storage is broken: end with an error, so that the supervisor starts this role afresh."""
+        self.exit_code = 1
+        self.stopping.set()
+
+
+def new_process(shared: Shared, name: str) -> Process:
+    found = Metrics(shared.metrics_folder, name)
+    trace = SqliteTrace(shared.config.data / "trace.db")
+    recorder = Recorder(trace, lambda count: found.trace_dropped.inc(count))
+    return Process(shared, found, recorder, trace)
+
+
+def watch(process: Process, alive: int) -> None:
+    """SIGTERM drains; so, and faster, does the supervisor's death."""
+    loop = asyncio.get_running_loop()
+    loop.add_signal_handler(signal.SIGTERM, process.stopping.set)
+    loop.add_signal_handler(signal.SIGINT, process.stopping.set)
+    loop.add_signal_handler(signal.SIGHUP, lambda: None)
+
+    def orphaned() -> None:
+        loop.remove_reader(alive)
+        process.is_orphan = True
+        process.stopping.set()
+
+    loop.add_reader(alive, orphaned)
+
+
+async def drain(process: Process, *parts: Awaitable[None], limit_s: float = DRAIN_S) -> None:
+    limit = ORPHAN_DRAIN_S if process.is_orphan or process.exit_code else limit_s
+    try:
+        async with asyncio.timeout(limit):
+            await asyncio.gather(*parts)
+    except TimeoutError:
+        _log.warning("drain was cut short", after_s=limit)
+
+
+def directory_of(config: Config, accounts: SqliteAccounts) -> AccountDirectory:
+    return AccountDirectory(accounts, config.domains, config.relay_domains)
+
+
+def login_of(shared: Shared, accounts: SqliteAccounts) -> LoginGuard:
+    limits = shared.config.limits
+    return LoginGuard(
+        accounts,
+        CredentialChecker(),
+        shared.counters,
+        LoginLimits(limits.login_failures_by_address, limits.login_failures_by_account, limits.login_window),
+        shared.config.domains,
+    )
+
+
+def resolver_of(process: Process) -> DnsResolver:
+    found = process.metrics
+    return DnsResolver(
+        ResolverSettings(process.shared.config.dns.servers),
+        lambda rdtype, result, seconds: found.dns_seconds.labels(rdtype, result).observe(seconds),
+    )

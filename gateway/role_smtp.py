@@ -1,0 +1,108 @@
+"""The role that takes mail in: its listeners, the checks behind its policy, the door to the queue."""
+
+import asyncio
+from collections.abc import Iterable
+from contextlib import suppress
+from ipaddress import ip_network
+
+from gateway.checks.dnsbl import DnsLists
+from gateway.checks.greylist import Greylist, GreylistSettings
+from gateway.checks.memory import Memory
+from gateway.checks.names import Names, ReverseDns
+from gateway.checks.rates import Rates
+from gateway.checks.runner import Check, Checks
+from gateway.config import Config
+from gateway.policy.lists import NetworkSet
+from gateway.process import Process, SystemClock, directory_of, drain, login_of, resolver_of
+from gateway.queue.intake import Intake, IntakeSettings
+from gateway.servers.smtp import SmtpService, SmtpSettings
+from gateway.servers.smtp_listener import ListenerSettings, SmtpListener
+from gateway.smtp.handler import ServerSettings
+from gateway.storage.spool import Spool
+from gateway.storage.sqlite_accounts import SqliteAccounts
+from gateway.storage.sqlite_queue import SqliteQueue
+from gateway.storage.sqlite_state import SqliteState
+
+SMTP_LISTENERS = ("smtp", "submission", "submissions")
+
+
+async def run_smtp(process: Process) -> None:
+    shared, config = process.shared, process.shared.config
+    limits = config.limits
+    accounts = SqliteAccounts(config.data / "accounts.db")
+    directory = directory_of(config, accounts)
+    spool = Spool(config.data / "spool", reserve=limits.free_space)
+    slot = shared.counters.slot
+    queue = SqliteQueue(config.data / "queue.db", spool, owner=f"smtp-{slot}", on_broken=process.fail_from_thread)
+    intake = Intake(queue, directory, IntakeSettings(config.gateway.hostname, config.queue.expire), SystemClock())
+
+    def wake_runner() -> None:
+        with suppress(BlockingIOError, ConnectionError):
+            shared.wake_write.send(b"1")
+
+    trusted = networks(config.networks.trusted)
+    state = SqliteState(config.data / "state.db")
+    service = SmtpService(
+        settings=SmtpSettings(
+            config.gateway.hostname, config.policy.answer == "early", limits.hops, limits.message_stage
+        ),
+        policy=shared.policy,
+        source=_checks(process, state),
+        memory=Memory(Rates(shared.counters), Greylist(state, _greylist_settings(config))),
+        directory=directory,
+        intake=intake,
+        login=login_of(shared, accounts),
+        trusted=trusted,
+        counters=shared.counters,
+        metrics=process.metrics,
+        recorder=process.recorder,
+        new_content=spool.new,
+        has_room=spool.has_room,
+        wake_runner=wake_runner,
+        on_broken=process.fail,
+    )
+    process.metrics.reset_gauges(SMTP_LISTENERS)
+    protocol = ServerSettings(
+        config.gateway.hostname, limits.size, limits.line, limits.recipients, limits.commands, limits.errors,
+        limits.messages, limits.idle, limits.data,
+    )  # fmt: skip
+    listeners = [
+        SmtpListener(
+            ListenerSettings(
+                name, limits.connections, limits.connections_by_address, networks(config.listen.proxy_from),
+                networks(config.listen.xclient_from), trusted, networks(limits.repair_bare_lf_from),
+            ),
+            protocol, service, shared.contexts() if shared.keys is not None else None, shared.sockets[name],
+        )
+        for name in SMTP_LISTENERS
+        if shared.sockets.get(name)
+    ]  # fmt: skip
+    await process.stopping.wait()
+    await drain(process, *(listener.drain() for listener in listeners))
+    if not process.exit_code:
+        await asyncio.to_thread(queue.close)
+        await asyncio.to_thread(state.close)
+
+
+def _greylist_settings(config: Config) -> GreylistSettings:
+    return GreylistSettings(config.checks.greylist.delay, config.checks.greylist.keep)
+
+
+def _checks(process: Process, state: SqliteState) -> Checks:
+    config, up = process.shared.config, process.metrics.dnsbl_up
+    resolver = resolver_of(process)
+    lists = DnsLists(resolver, lambda zone, is_up: up.labels(zone).set(is_up))
+    checks: dict[str, Check] = {
+        "reverse_dns": ReverseDns(resolver),
+        "names": Names(resolver),
+        "dnsbl": lists,
+        "dnswl": lists,
+        "greylist": Greylist(state, _greylist_settings(config)),
+        "rates": Rates(process.shared.counters),
+    }
+    deadlines = {name: getattr(config.checks, name).timeout for name in checks}
+    return Checks(checks, deadlines, process.metrics)
+
+
+def networks(texts: Iterable[str]) -> NetworkSet:
+    return NetworkSet([ip_network(text) for text in texts])
