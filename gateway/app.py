@@ -18,6 +18,7 @@ from gateway.net.listener import bind
 from gateway.net.tls import KeyMaterial, TlsSettings
 from gateway.policy_folder import applied_policy
 from gateway.process import Process, Shared, new_process, watch
+from gateway.reload import Reloader, forget
 from gateway.role_smtp import SMTP_LISTENERS, run_smtp
 from gateway.roles import POP3_LISTENERS, run_admin, run_queue, run_store
 from gateway.storage.counters import MAX_SLOTS, SharedCounters
@@ -46,8 +47,14 @@ def run_gateway(config: Config, roles: Iterable[str] = ROLES) -> int:
         os.chown(folder, identity.uid, identity.gid)
     shared = _shared(config, set(roles), folder)
     supervisor = Supervisor(
-        _roles(shared, set(roles)), identity, on_death=shared.counters.drop_slot, on_tick=_refresher(shared)
+        _roles(shared, set(roles)),
+        identity,
+        on_death=shared.counters.drop_slot,
+        on_tick=lambda: tick(),
+        on_reload=lambda: reloader.reload(),
     )
+    reloader = Reloader(shared, supervisor.run_once)
+    tick = _ticker(shared, reloader)
     supervisor.run_once(lambda: prepare_data(config))
     _log.info("started", hostname=config.gateway.hostname, pid=os.getpid(), listen=_addresses(shared))
     try:
@@ -66,6 +73,7 @@ def prepare_data(config: Config) -> None:
     SqliteAccounts(config.data / "accounts.db").close()
     SqliteTrace(config.data / "trace.db").close()
     SqliteState(config.data / "state.db").close()
+    forget(config.data)
     if removed:
         _log.info("spool swept", removed=removed)
 
@@ -102,12 +110,15 @@ def _addresses(shared: Shared) -> dict[str, list[str]]:
     }
 
 
-def _refresher(shared: Shared) -> Callable[[], None]:
-    def refresh() -> None:
+def _ticker(shared: Shared, reloader: Reloader) -> Callable[[], bool]:
+    """Once a second: takes a new certificate; True when the policy is watched and has changed."""
+
+    def tick() -> bool:
         if shared.keys is not None and shared.keys.refresh():
             _log.info("certificate taken", certificate=str(shared.config.tls.certificate))
+        return shared.config.policy.watch and reloader.is_due()
 
-    return refresh
+    return tick
 
 
 def _roles(shared: Shared, wanted: set[str]) -> list[Role]:

@@ -184,6 +184,7 @@ class Trace(Section):
 
 class PolicySettings(Section):
     answer: Literal["late", "early"] = "late"
+    watch: bool = False
 
 
 class Limits(Section):

@@ -67,6 +67,7 @@ class Process:
     stopping: asyncio.Event = field(default_factory=asyncio.Event)
     is_orphan: bool = False
     exit_code: int = 0
+    on_reload: Callable[[], None] = lambda: None
 
     loop: asyncio.AbstractEventLoop = field(default_factory=asyncio.get_running_loop)
 
@@ -91,7 +92,7 @@ def watch(process: Process, alive: int) -> None:
     loop = asyncio.get_running_loop()
     loop.add_signal_handler(signal.SIGTERM, process.stopping.set)
     loop.add_signal_handler(signal.SIGINT, process.stopping.set)
-    loop.add_signal_handler(signal.SIGHUP, lambda: None)
+    loop.add_signal_handler(signal.SIGHUP, lambda: process.on_reload())
 
     def orphaned() -> None:
         loop.remove_reader(alive)

@@ -1,7 +1,7 @@
 """The role that takes mail in: its listeners, the checks behind its policy, the door to the queue."""
 
 import asyncio
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from contextlib import suppress
 from ipaddress import ip_network
 
@@ -15,6 +15,7 @@ from gateway.config import Config
 from gateway.policy.lists import NetworkSet
 from gateway.process import Process, SystemClock, directory_of, drain, login_of, resolver_of
 from gateway.queue.intake import Intake, IntakeSettings
+from gateway.reload import copied_policy, read_outcome
 from gateway.servers.smtp import SmtpService, SmtpSettings
 from gateway.servers.smtp_listener import ListenerSettings, SmtpListener
 from gateway.smtp.handler import ServerSettings
@@ -22,7 +23,9 @@ from gateway.storage.spool import Spool
 from gateway.storage.sqlite_accounts import SqliteAccounts
 from gateway.storage.sqlite_queue import SqliteQueue
 from gateway.storage.sqlite_state import SqliteState
+from gateway.telemetry import log
 
+_log = log.get("roles")
 SMTP_LISTENERS = ("smtp", "submission", "submissions")
 
 
@@ -77,11 +80,34 @@ async def run_smtp(process: Process) -> None:
         for name in SMTP_LISTENERS
         if shared.sockets.get(name)
     ]  # fmt: skip
+    process.on_reload = _reloading(process, service)
+    process.on_reload()  # one may have come since this process was forked
     await process.stopping.wait()
     await drain(process, *(listener.drain() for listener in listeners))
     if not process.exit_code:
         await asyncio.to_thread(queue.close)
         await asyncio.to_thread(state.close)
+
+
+def _reloading(process: Process, service: SmtpService) -> Callable[[], None]:
+    """At SIGHUP: new sessions get the policy that the supervisor has tested."""
+    tasks: set[asyncio.Task[None]] = set()
+
+    async def apply() -> None:
+        outcome = await asyncio.to_thread(read_outcome, process.shared.config.data)
+        if outcome is None or outcome.version == service.policy.version:
+            return
+        try:
+            service.policy = await asyncio.to_thread(copied_policy, process.shared.config, outcome.version)
+        except Exception as error:
+            _log.error("policy could not be taken", version=outcome.version, exc_info=error)
+
+    def start() -> None:
+        task = asyncio.get_running_loop().create_task(apply())
+        tasks.add(task)
+        task.add_done_callback(tasks.discard)
+
+    return start
 
 
 def _greylist_settings(config: Config) -> GreylistSettings:

@@ -20,6 +20,7 @@ from gateway.process import Process, Shared, SystemClock, directory_of, drain, l
 from gateway.queue.runner import Runner, RunnerSettings
 from gateway.queue.schedule import RetryPlan
 from gateway.queue.store import Filter, State
+from gateway.reload import read_outcome
 from gateway.role_smtp import SMTP_LISTENERS
 from gateway.servers.metrics import MetricsServer
 from gateway.servers.pop3 import Pop3Listener, Pop3Settings
@@ -142,6 +143,12 @@ async def run_admin(process: Process) -> None:
     server = MetricsServer(
         {"/metrics": show_metrics, "/healthz": healthz, "/readyz": readyz}, shared.sockets.get("metrics", [])
     )
+
+    def reloaded() -> None:
+        outcome = read_outcome(config.data)
+        process.metrics.policy_reloads.labels("applied" if outcome is not None and outcome.ok else "refused").inc()
+
+    process.on_reload = reloaded
     upkeep = asyncio.create_task(_upkeep(process, desk, spool, state, measure))
     await process.stopping.wait()
     upkeep.cancel()

@@ -94,13 +94,15 @@ def own_data(folder: Path, identity: Identity | None) -> None:
 
 def lock_data(folder: Path, identity: Identity | None, *, wait_s: float = LOCK_WAIT_S) -> int:
     """Hold the data folder; children share the hold. Raises ConfigError when another gateway has it."""
-    descriptor = os.open(folder / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    descriptor = os.open(folder / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
     if identity is not None:
         os.fchown(descriptor, identity.uid, identity.gid)
     deadline = time.monotonic() + wait_s
     while True:
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            os.truncate(descriptor, 0)
+            os.write(descriptor, f"{os.getpid()}\n".encode())
             return descriptor
         except OSError as error:
             if error.errno not in (errno.EAGAIN, errno.EACCES):
@@ -111,8 +113,23 @@ def lock_data(folder: Path, identity: Identity | None, *, wait_s: float = LOCK_W
             time.sleep(0.1)
 
 
+def running_pid(folder: Path) -> int | None:
+    """The supervisor that holds the data folder, or None."""
+    try:
+        with (folder / "lock").open("rb") as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+            except BlockingIOError:
+                return int(file.read(20))
+    except (OSError, ValueError):
+        pass
+    return None
+
+
 class Supervisor:
-    """on_death: told the slot of a child that ended; on_tick: called about once a second."""
+    """on_death: told the slot of a child that ended; on_tick: called about once a second, True: reload; on_reload: at
+    SIGHUP, before the children are told.
+    """
 
     def __init__(
         self,
@@ -120,12 +137,14 @@ class Supervisor:
         identity: Identity | None,
         *,
         on_death: Callable[[int], None],
-        on_tick: Callable[[], None],
+        on_tick: Callable[[], bool],
+        on_reload: Callable[[], None],
     ) -> None:
         self._children = [_Child(role) for role in roles]
         self._identity = identity
         self._on_death = on_death
         self._on_tick = on_tick
+        self._on_reload = on_reload
         self._alive_read, self._alive_write = os.pipe2(os.O_CLOEXEC)
 
     def run_once(self, main: Callable[[], None]) -> None:
@@ -147,7 +166,7 @@ class Supervisor:
                 os._exit(code)
         _, status = os.waitpid(pid, 0)
         if status != 0:
-            raise ConfigError("the gateway's data could not be prepared")
+            raise ConfigError("the gateway's data could not be written")
 
     def run(self) -> int:
         """Until SIGTERM or SIGINT; returns the exit code."""
@@ -161,7 +180,8 @@ class Supervisor:
             number = received.si_signo if received is not None else 0
             if number in (signal.SIGTERM, signal.SIGINT):
                 return self._stop()
-            if number == signal.SIGHUP:
+            if number == signal.SIGHUP or self._on_tick():
+                self._on_reload()
                 self._signal(signal.SIGHUP)
             self._reap()
             now = time.monotonic()
@@ -169,7 +189,6 @@ class Supervisor:
                 if not child.pid and child.due <= now:
                     self._start(child)
                 self._end_stopped(child, now)
-            self._on_tick()
 
     def _next_start(self) -> float:
         waiting = [child.due for child in self._children if not child.pid]

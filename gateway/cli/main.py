@@ -5,6 +5,7 @@ import click
 from gateway import VERSION
 from gateway.cli.accounts import alias, user
 from gateway.cli.context import Commands, GroupedCommands
+from gateway.cli.control import reload
 from gateway.cli.policy import policy
 from gateway.cli.quarantine import quarantine
 from gateway.cli.queue import queue
@@ -14,7 +15,7 @@ from gateway.cli.trace import trace
 
 class SmarthostCommands(GroupedCommands):
     sections = (
-        Commands("Set up and run", ("init", "check", "run")),
+        Commands("Set up and run", ("init", "check", "run", "reload")),
         Commands("Policies", ("policy",)),
         Commands("People", ("user", "alias")),
         Commands("Mail on its way", ("queue", "quarantine", "trace")),
@@ -30,5 +31,5 @@ def main() -> None:
     """
 
 
-for command in (init, check, run, policy, user, alias, queue, quarantine, trace):
+for command in (init, check, run, reload, policy, user, alias, queue, quarantine, trace):
     main.add_command(command)

@@ -51,16 +51,20 @@ def load_policy(folder: Path, *, on_error: Mapping[str, OnUnknown] = ON_ERROR) -
     others = [
         f"{folder.name}/{path.name}: not read: a policy file ends in .yaml" for path in sorted(folder.glob("*.yml"))
     ]
-    return Policy(frozen, lists, (*others, *lint(frozen, lists)), version_of(folder), on_error)
+    return Policy(frozen, lists, (*others, *lint(frozen, lists)), version_of(sources_of(folder)), on_error)
 
 
-def version_of(folder: Path) -> str:
-    """A digest over all that a policy is read from; another version is another policy."""
+def sources_of(folder: Path) -> dict[str, bytes]:
+    """All files that a policy is read from, by their path in the folder."""
+    paths = sorted((*folder.glob("*.yaml"), *folder.glob("lists/*")))
+    return {str(path.relative_to(folder)): path.read_bytes() for path in paths if path.is_file()}
+
+
+def version_of(sources: Mapping[str, bytes]) -> str:
+    """A digest over them; another version is another policy."""
     digest = sha256()
-    for path in sorted((*folder.glob("*.yaml"), *folder.glob("lists/*"))):
-        if path.is_file():
-            octets = path.read_bytes()
-            digest.update(f"{path.relative_to(folder)}\0{len(octets)}\0".encode() + octets)
+    for name, octets in sources.items():
+        digest.update(f"{name}\0{len(octets)}\0".encode() + octets)
     return digest.hexdigest()[:16]
 
 
