@@ -5,6 +5,7 @@ as the transaction, recipient and message for one of them. A new HELO or MAIL be
 """
 
 import json
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -42,9 +43,10 @@ class Disposition:
 
 @dataclass(slots=True)
 class Layer:
-    """known: facts that were fetched; the rest is what the stage's rules gave."""
+    """known: facts that were fetched; learnt: when, in seconds since the epoch; the rest is what rules gave."""
 
     known: dict[str, Found] = field(default_factory=dict)
+    learnt: dict[str, float] = field(default_factory=dict)
     score: float = 0.0
     marks: tuple[str, ...] = ()
     effects: tuple[Effect, ...] = ()
@@ -114,4 +116,6 @@ class Context:
         return tuple(dict.fromkeys(mark for layer in self.layers for mark in layer.marks))
 
     def put(self, need: Need, value: Found) -> None:
-        self.layers[ORDER[need.stage]].known[need.key] = value
+        layer = self.layers[ORDER[need.stage]]
+        layer.known[need.key] = value
+        layer.learnt[need.key] = time.time()

@@ -134,10 +134,11 @@ class SmtpDriver:
             return None
         if stage is Stage.HELO and not session.may_relay and session.helo.lower() == self._service.settings.hostname:
             answer = reply(550, "5.7.1", "HELO with our own name")
-            decision = self._guard(stage, "our own name in HELO", answer)
+            decision, context = self._guard(stage, "our own name in HELO", answer), None
         else:
-            decision = await self._judge.decide(stage, self._context(session))
-        self._early.replace_decision(decision)
+            context = self._context(session)
+            decision = await self._judge.decide(stage, context)
+        self._early.replace_decision(decision, context)
         if not decision.verdict.refuses:
             return None
         if self._service.settings.answer_early:
@@ -200,7 +201,7 @@ class SmtpDriver:
             context = self._context(session)
             context.reverse_path = arguments.reverse_path
             decision = await self._judge.decide(Stage.SENDER, context)
-            self._record.add_decision(decision)
+            self._record.add_decision(decision, "", context)
             if decision.verdict.refuses:
                 if self._service.settings.answer_early:
                     return decision.verdict.reply
@@ -222,7 +223,7 @@ class SmtpDriver:
         decision = await self._judge.recipient(context)
         if not decision.verdict.refuses:
             decision = self._relay_guard(session, envelope, path) or decision
-        self._record.add_decision(decision, str(path))
+        self._record.add_decision(decision, str(path), context)
         is_accepted = decision.verdict.reply is None
         await self._service.memory.tried_recipient(self._judge.policy, context, is_accepted=is_accepted)
         if decision.verdict.reply is not None:
@@ -269,8 +270,8 @@ class SmtpDriver:
                     judged, header, blob = await self._judge_message(session, envelope, spooled, facts)
             except TimeoutError:
                 judged, header, blob = Judged([], MESSAGE_TIMEOUT, ()), Header((), 0, True), None
-            for decision, recipient in judged.decisions:
-                self._record.add_decision(decision, recipient)
+            for decision, recipient, seen in judged.decisions:
+                self._record.add_decision(decision, recipient, seen)
             if judged.refusal is not None or blob is None:
                 content.discard()
                 refusal = judged.refusal or LOCAL_ERROR
@@ -309,7 +310,7 @@ class SmtpDriver:
         if hops > self._service.settings.hops:
             answer = reply(554, "5.4.6", f"Mail loop: {hops} Received fields")
             decision = self._guard(Stage.MESSAGE, "hop count", answer)
-            return Judged([(decision, "")], decision.verdict.reply, ()), header, blob
+            return Judged([(decision, "", None)], decision.verdict.reply, ()), header, blob
         context = self._context(session)
         context.reverse_path = envelope.reverse_path
         context.recipient_count = len(envelope.recipients)
@@ -393,8 +394,8 @@ class SmtpDriver:
             direction = "outbound" if session.may_relay else "inbound"
         if record.sender is not None:
             self._service.metrics.messages.labels(direction, result).inc()
-        record.write(self._service.recorder, session, result, answer, queue_ids)
-        refusals = len(record.refusals) + sum(decision.verdict.refuses for decision, _ in record.decisions)
+        record.write(self._service.recorder, session, result, answer, queue_ids, self._judge.policy.version)
+        refusals = len(record.refusals) + sum(each.decision.verdict.refuses for each in record.decisions)
         self._log.info(
             "transaction",
             session=session.id,

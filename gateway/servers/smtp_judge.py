@@ -30,9 +30,9 @@ class FactSource(Protocol):
 
 @dataclass(slots=True)
 class Judged:
-    """What the message stage came to. decisions: each with the recipients it is about, "" for all."""
+    """What the message stage came to. decisions: each with the recipients it is about, "" for all, and what it saw."""
 
-    decisions: list[tuple[Decision, str]]
+    decisions: list[tuple[Decision, str, Context | None]]
     refusal: Reply | None
     parts: tuple[Part, ...]
 
@@ -56,7 +56,7 @@ class SessionJudge:
 
     def begin_again(self) -> None:
         """After AUTH connect and helo are judged anew; what was learnt of the client stays true."""
-        self.layers = (Layer(self.layers[0].known), *new_layers()[1:])
+        self.layers = (Layer(self.layers[0].known, self.layers[0].learnt), *new_layers()[1:])
         self._recipients = []
 
     # --- stages ---------------------------------------------------------------------------------------------------
@@ -102,19 +102,19 @@ class SessionJudge:
         groups: dict[object, list[int]] = {}
         for number, recipient in enumerate(recipients):
             groups.setdefault(self._telling(context, recipient, self._recipients[number], asked), []).append(number)
-        known: dict[str, Found] = {}  # of the message: learnt once for all groups
-        decisions: list[tuple[Decision, str]] = []
+        shared = Layer()  # what is learnt of the message is learnt once for all groups
+        decisions: list[tuple[Decision, str, Context | None]] = []
         handlings: dict[int, tuple[Decision, Handling]] = {}
         for numbers in groups.values():
             own = self._for_recipient(context, recipients[numbers[0]], self._recipients[numbers[0]])
-            own.layers[-1].known = known
+            own.layers[-1].known, own.layers[-1].learnt = shared.known, shared.learnt
             decision = await self.decide(Stage.MESSAGE, own)
             names = [str(recipients[number].forward_path) for number in numbers]
-            decisions.append((decision, "" if len(groups) == 1 else " ".join(names)))
+            decisions.append((decision, "" if len(groups) == 1 else " ".join(names), own))
             for number in numbers:
                 layers = (*self.layers[:3], self._recipients[number], own.layers[-1])
                 handlings[number] = (decision, _handling(layers))
-        refusal = _merged([decision.verdict for decision, _ in decisions])
+        refusal = _merged([decision.verdict for decision, _, _ in decisions])
         parts = () if refusal is not None else _parts(recipients, handlings)
         return Judged(decisions, refusal, parts)
 

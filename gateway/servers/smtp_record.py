@@ -1,14 +1,27 @@
 """What one SMTP session leaves in the trace: its transactions, each with decisions, trail, reply and queue id."""
 
+import time
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from gateway.core.reply import Reply
 from gateway.core.transaction import Session
-from gateway.core.verdict import Decision
+from gateway.core.verdict import Decision, Stage
+from gateway.policy.catalogue import FACTS, FUNCTIONS
+from gateway.policy.context import Context
 from gateway.policy.values import UNKNOWN
 from gateway.telemetry.recorder import Recorder
 
 MAX_NOTES = 500  # decisions and refusals kept of one transaction
+
+
+@dataclass(frozen=True, slots=True)
+class Noted:
+    """A decision, the recipient it was for or "", and what it was taken on (a guard's: nothing)."""
+
+    decision: Decision
+    recipient: str
+    context: Context | None
 
 
 @dataclass(slots=True)
@@ -17,20 +30,20 @@ class TransactionRecord:
 
     sender: str | None = None  # None: no MAIL was seen
     recipients: list[str] = field(default_factory=list)
-    decisions: list[tuple[Decision, str]] = field(default_factory=list)  # with the recipient it was for, or ""
+    decisions: list[Noted] = field(default_factory=list)
     refusals: list[tuple[str, Reply, str]] = field(default_factory=list)  # verb, reply, decision id
     message_id: str = ""
     size: int = 0
     parts: list[dict[str, object]] = field(default_factory=list)  # of an accepted message
 
-    def add_decision(self, decision: Decision, recipient: str = "") -> None:
+    def add_decision(self, decision: Decision, recipient: str = "", context: Context | None = None) -> None:
         if len(self.decisions) < MAX_NOTES:
-            self.decisions.append((decision, recipient))
+            self.decisions.append(Noted(decision, recipient, context))
 
-    def replace_decision(self, decision: Decision) -> None:
+    def replace_decision(self, decision: Decision, context: Context | None) -> None:
         """The newest of its stage counts: a client may greet again and again."""
-        self.decisions = [(other, to) for other, to in self.decisions if other.stage is not decision.stage]
-        self.decisions.append((decision, ""))
+        self.decisions = [other for other in self.decisions if other.decision.stage is not decision.stage]
+        self.decisions.append(Noted(decision, "", context))
 
     def add_refusal(self, verb: str, answer: Reply, decision_id: str) -> None:
         if len(self.refusals) < MAX_NOTES:
@@ -38,22 +51,29 @@ class TransactionRecord:
 
     @property
     def is_worth_keeping(self) -> bool:
-        return bool(self.recipients or self.refusals or any(d.verdict.refuses for d, _ in self.decisions))
+        return bool(self.recipients or self.refusals or any(each.decision.verdict.refuses for each in self.decisions))
 
     def write(
-        self, recorder: Recorder, session: Session, result: str, answer: Reply | None, queue_ids: tuple[str, ...] = ()
+        self,
+        recorder: Recorder,
+        session: Session,
+        result: str,
+        answer: Reply | None,
+        queue_ids: tuple[str, ...] = (),
+        policy: str = "",
     ) -> None:
-        ids = [decision.id for decision, _ in self.decisions if decision.id]
+        """policy: the version that judged."""
+        ids = [each.decision.id for each in self.decisions if each.decision.id]
         keys = {session.id, *queue_ids, (self.sender or "").lower(), self.message_id, *ids}
         keys.update(recipient.lower() for recipient in self.recipients)
         keys.update(decision_id for _, _, decision_id in self.refusals)
-        recorder.record("transaction", tuple(keys), self._data(session, result, answer, queue_ids))
+        recorder.record("transaction", tuple(keys), self._data(session, result, answer, queue_ids, policy))
 
     def _data(
-        self, session: Session, result: str, answer: Reply | None, queue_ids: tuple[str, ...]
+        self, session: Session, result: str, answer: Reply | None, queue_ids: tuple[str, ...], policy: str
     ) -> dict[str, object]:
-        facts: dict[str, object] = {}
-        decisions = [_decision(decision, recipient, facts) for decision, recipient in self.decisions]
+        told = _Told()
+        decisions = [told.decision(each) for each in self.decisions]
         return {
             "session": session.id,
             "listener": session.listener,
@@ -66,7 +86,10 @@ class TransactionRecord:
             "trusted": session.is_trusted,
             "sender": self.sender,
             "recipients": self.recipients,
-            "facts": facts,
+            "facts": told.facts,
+            "background": told.background,
+            "fetched": told.fetched,
+            "policy": policy,
             "decisions": decisions,
             "refusals": [[verb, str(reply), decision_id] for verb, reply, decision_id in self.refusals],
             "result": result,
@@ -78,28 +101,70 @@ class TransactionRecord:
         }
 
 
-def _decision(decision: Decision, recipient: str, facts: dict[str, object]) -> dict[str, object]:
-    """facts: gathers what was looked at; a decision keeps only what it saw otherwise (its recipient's, mostly)."""
-    own: dict[str, object] = {}
-    for key, value in decision.facts.items():
-        shown = {"unknown": True} if value is UNKNOWN else value
-        if facts.setdefault(key, shown) != shown:
-            own[key] = shown
-    found: dict[str, object] = {
-        "id": decision.id,
-        "stage": decision.stage.value,
-        "action": decision.verdict.action.value,
-        "rule": decision.verdict.rule,
-        "recipient": recipient,
-        "reply": str(decision.verdict.reply) if decision.verdict.reply else None,
-        "trail": [[step.rule, step.action.value, step.matched.value] for step in decision.trail],
-    }
-    if own:
-        found["facts"] = own
-    if decision.score:
-        found["score"] = decision.score
-    if decision.marks:
-        found["marks"] = decision.marks
-    if decision.effects:
-        found["effects"] = [str(effect) for effect in decision.effects]
-    return found
+class _Told:
+    """The facts of a transaction, each once. facts: looked at by rules; background: free ones that no rule asked for,
+    so that a candidate policy may; fetched: by which check, and how old it was then.
+    """
+
+    def __init__(self) -> None:
+        self.facts: dict[str, object] = {}
+        self.background: dict[str, object] = {}
+        self.fetched: dict[str, dict[str, object]] = {}
+
+    def decision(self, noted: Noted) -> dict[str, object]:
+        """A decision keeps only what it saw otherwise than those before it (its recipient's, mostly)."""
+        decision = noted.decision
+        own = self._gather(self.facts, decision.facts)
+        found: dict[str, object] = {
+            "id": decision.id,
+            "stage": decision.stage.value,
+            "action": decision.verdict.action.value,
+            "rule": decision.verdict.rule,
+            "recipient": noted.recipient,
+            "reply": str(decision.verdict.reply) if decision.verdict.reply else None,
+            "trail": [[step.rule, step.action.value, step.matched.value] for step in decision.trail],
+        }
+        if own:
+            found["facts"] = own
+        if noted.context is not None:
+            more = self._gather(self.background, _unasked(decision, noted.context))
+            if more:
+                found["background"] = more
+            self._note_fetched(noted.context)
+        if decision.score:
+            found["score"] = decision.score
+        if decision.marks:
+            found["marks"] = decision.marks
+        if decision.effects:
+            found["effects"] = [str(effect) for effect in decision.effects]
+        return found
+
+    @staticmethod
+    def _gather(common: dict[str, object], facts: Mapping[str, object]) -> dict[str, object]:
+        own: dict[str, object] = {}
+        for key, value in facts.items():
+            shown = {"unknown": True} if value is UNKNOWN else value
+            if common.setdefault(key, shown) != shown:
+                own[key] = shown
+        return own
+
+    def _note_fetched(self, context: Context) -> None:
+        now = time.time()
+        for layer in context.layers:
+            for key, at in layer.learnt.items():
+                if key not in self.fetched:
+                    name = key.partition("(")[0]
+                    fact = FACTS.get(name) or FUNCTIONS.get(name)
+                    self.fetched[key] = {"by": fact.provider if fact else "", "age": round(now - at, 3)}
+
+
+def _unasked(decision: Decision, context: Context) -> dict[str, object]:
+    """The stage's free facts that its rules did not look at."""
+    asked = decision.facts
+    return {fact.name: read(context) for fact, read in _FREE[decision.stage] if fact.name not in asked}
+
+
+_FREE = {
+    stage: [(fact, fact.read) for fact in FACTS.values() if fact.stage is stage and fact.read and not fact.is_live]
+    for stage in Stage
+}
