@@ -9,6 +9,7 @@ from gateway.cli.control import reload
 from gateway.cli.policy import policy
 from gateway.cli.quarantine import quarantine
 from gateway.cli.queue import queue
+from gateway.cli.replay import policy_coverage, policy_replay
 from gateway.cli.setup import check, init, run
 from gateway.cli.trace import trace
 
@@ -33,3 +34,5 @@ def main() -> None:
 
 for command in (init, check, run, reload, policy, user, alias, queue, quarantine, trace):
     main.add_command(command)
+policy.add_command(policy_replay)
+policy.add_command(policy_coverage)

@@ -1,7 +1,6 @@
 """`policy`: check, test, explain, facts, schema. It works on a folder, whether the gateway runs or not."""
 
 import json
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 from xml.sax.saxutils import quoteattr
@@ -9,27 +8,21 @@ from xml.sax.saxutils import quoteattr
 import click
 
 from gateway.cli.context import NO, USAGE, config_option, fail, guarded, json_option, printable, show
+from gateway.cli.trail import trail_of
 from gateway.config import load_config
 from gateway.core.errors import ConfigError
-from gateway.core.verdict import Decision, Matched, Stage
+from gateway.core.verdict import Stage
 from gateway.policy.cases import Result, given, load_cases, run_case
 from gateway.policy.catalogue import COSTS, FACTS, FUNCTIONS
 from gateway.policy.context import ORDER
 from gateway.policy.loader import load_policy
 from gateway.policy.purefunctions import PURE
-from gateway.policy.rehearsal import Rehearsal, Surroundings, rehearse
-from gateway.policy.rules import Policy
+from gateway.policy.rehearsal import Surroundings, rehearse
 from gateway.policy.schema import rules_schema, tests_schema
-from gateway.policy.values import UNKNOWN, Found
+from gateway.policy.values import Found
 from gateway.policy_folder import surroundings_of
 
 folder_argument = click.argument("folder", required=False, type=click.Path(path_type=Path, file_okay=False))
-_SAID = {
-    Matched.NO: "no match",
-    Matched.YES: "MATCH",
-    Matched.UNKNOWN: "unknown",
-    Matched.WOULD: "would match",
-}
 
 
 @click.group()
@@ -82,7 +75,7 @@ def policy_test(folder: Path | None, config_path: Path, junit: Path | None) -> N
         for result in results:
             if result.failure:
                 click.echo(f"FAILED {result.case.place}: {result.case.name}\n  {printable(result.failure)}")
-                for line in _trail(found, result.rehearsal):
+                for line in trail_of(found, result.rehearsal):
                     click.echo(f"  {line}")
         failed = sum(bool(result.failure) for result in results)
         if junit is not None:
@@ -115,35 +108,6 @@ def _write_junit(path: Path, results: list[Result]) -> None:
         raise ConfigError(f"{path}: {error.strerror}") from error
 
 
-def _trail(found: Policy, rehearsal: Rehearsal) -> Iterator[str]:
-    """Each rule tried, with the facts that it looked at."""
-    rules = {rule.name: rule for stage in found.rules.values() for rule in stage}
-    for decision in rehearsal.decisions:
-        by = f" by “{decision.verdict.rule}”" if decision.verdict.rule else " (no rule decided)"
-        yield f"{decision.stage}: {decision.verdict.action}{by}"
-        for step in decision.trail:
-            condition = rules[step.rule].condition
-            keys = condition.facts if condition else ()
-            facts = ", ".join(f"{key} = {_shown(decision.facts[key])}" for key in keys if key in decision.facts)
-            yield f"  {_SAID[step.matched]:11} {step.action} “{step.rule}”" + (f"   {facts}" if facts else "")
-        yield from _gave(decision)
-
-
-def _gave(decision: Decision) -> Iterator[str]:
-    given_here = [f"score {decision.score:+g}"] if decision.score else []
-    given_here += [f"mark {mark}" for mark in decision.marks] + [str(effect) for effect in decision.effects]
-    if given_here:
-        yield f"  gave {', '.join(given_here)}"
-    if decision.verdict.reply is not None:
-        yield f"  answers {printable(decision.verdict.reply)}"
-
-
-def _shown(value: object) -> str:
-    if value is UNKNOWN:
-        return "unknown"
-    return printable(json.dumps(value, ensure_ascii=False))
-
-
 @policy.command("explain")
 @folder_argument
 @config_option
@@ -171,7 +135,7 @@ def policy_explain(
             octets = octets.replace(b"\n", b"\r\n")
         last = Stage.MESSAGE if octets is not None else _last(values)
         rehearsal = rehearse(found, values, around, last, message=octets, full=True)
-        for line in _trail(found, rehearsal):
+        for line in trail_of(found, rehearsal):
             click.echo(line)
         by = f" by “{rehearsal.rule}”" if rehearsal.rule else ""
         click.echo(f"outcome: {rehearsal.action}{by}")

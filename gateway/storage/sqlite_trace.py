@@ -3,6 +3,7 @@
 import json
 import sqlite3
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -10,6 +11,7 @@ from gateway.storage.sqlite import connect, prepare
 from gateway.telemetry.recorder import Event
 
 MAX_FOUND = 2000  # events one trace shows
+_READ_STEP = 500  # events read at once
 _PRUNE_STEP = 5000  # events removed in one transaction
 
 MIGRATIONS = (
@@ -76,6 +78,21 @@ class SqliteTrace:
                         seen.add(linked)
                         pending.append(linked)
         return sorted(rows.values(), key=lambda event: event.at)[:MAX_FOUND]
+
+    def transactions(self, since: float) -> Iterator[FoundEvent]:
+        """All recorded transactions from a time on, oldest first, read in parts."""
+        connection, last = self._open(), 0
+        while True:
+            rows = connection.execute(
+                "SELECT id, at, kind, data FROM event WHERE id > ? AND at >= ? AND kind = 'transaction'"
+                " ORDER BY id LIMIT ?",
+                [last, since, _READ_STEP],
+            ).fetchall()
+            for row, at, kind, data in rows:
+                last = row
+                yield FoundEvent(at, kind, json.loads(data))
+            if len(rows) < _READ_STEP:
+                return
 
     def forget(self, address: str) -> int:
         """Remove every event that names the address; returns how many."""

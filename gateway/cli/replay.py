@@ -1,0 +1,119 @@
+"""`policy replay` and `policy coverage`: what recorded mail says of a policy."""
+
+import json
+import sys
+import time
+from collections import Counter, defaultdict
+from collections.abc import Iterator
+from pathlib import Path
+
+import click
+
+from gateway.cli.context import NO, USAGE, config_option, fail, guarded, json_option, open_config, show
+from gateway.config import Config, parse_duration
+from gateway.policy.loader import load_policy
+from gateway.policy.replay import Replayed, replay
+from gateway.storage.sqlite_trace import FoundEvent, SqliteTrace
+
+EXAMPLES = 5  # ids shown of each change
+since_option = click.option("--since", default="7d", show_default=True, help="How far back: 90s, 30m, 2h, 3d.")
+
+
+def _recorded(config: Config, since: str) -> Iterator[FoundEvent]:
+    try:
+        seconds = parse_duration(since)
+    except ValueError as error:
+        fail(f"--since: {error}", USAGE)
+    if not (config.data / "trace.db").exists():
+        fail(f"{config.data}: nothing is recorded yet; has the gateway run?")
+    trace = SqliteTrace(config.data / "trace.db")
+    try:
+        yield from trace.transactions(time.time() - seconds)
+    finally:
+        trace.close()
+
+
+@click.command("replay")
+@click.option(
+    "--candidate", required=True, type=click.Path(path_type=Path, file_okay=False, exists=True), help="Its folder."
+)
+@since_option
+@click.option("--fail-on-change", is_flag=True, help="Exit 1 if any verdict changes.")
+@config_option
+@json_option
+def policy_replay(candidate: Path, since: str, fail_on_change: bool, config_path: Path, as_json: bool) -> None:
+    """Take recorded transactions through a candidate policy: which verdicts change, by rule, with examples."""
+
+    def body() -> int:
+        found = load_policy(candidate)
+        config = open_config(config_path)
+        results: list[Replayed] = []
+        count = 0
+        hidden = as_json or not sys.stderr.isatty()
+        with click.progressbar(_recorded(config, since), label="replaying", hidden=hidden, file=sys.stderr) as events:
+            for event in events:
+                count += 1
+                results += replay(found, event.data)
+        changes: dict[tuple[str, str], list[str]] = defaultdict(list)
+        lacking: Counter[str] = Counter()
+        for result in results:
+            if result.after is None:
+                lacking[result.lacks] += 1
+            elif result.differs:
+                changes[str(result.before), str(result.after)].append(result.id)
+        changed = sum(map(len, changes.values()))
+        if as_json:
+            rows = [{"before": old, "after": new, "count": len(ids), "ids": ids} for (old, new), ids in changes.items()]
+            told = {"transactions": count, "recipients": len(results), "changed": changed, "changes": rows}
+            click.echo(json.dumps({**told, "undecidable": dict(lacking)}, indent=2))
+        else:
+            _tell(count, len(results), changes, lacking)
+        return NO if changed and fail_on_change else 0
+
+    guarded(body)
+
+
+def _tell(count: int, judged: int, changes: dict[tuple[str, str], list[str]], lacking: Counter[str]) -> None:
+    changed = sum(map(len, changes.values()))
+    click.echo(f"{count} transactions, {judged} verdicts: {changed} change, {sum(lacking.values())} undecidable")
+    rows: list[dict[str, object]] = [
+        {"count": len(ids), "now": old, "candidate": new, "examples": ids[:EXAMPLES]}
+        for (old, new), ids in sorted(changes.items(), key=lambda item: -len(item[1]))
+    ]
+    if rows:
+        show(rows, ("count", "now", "candidate", "examples"), as_json=False)
+    for fact, number in lacking.most_common():
+        click.echo(f"undecidable: {number} for want of {fact}, which was not recorded")
+
+
+@click.command("coverage")
+@since_option
+@config_option
+@json_option
+def policy_coverage(since: str, config_path: Path, as_json: bool) -> None:
+    """How often each rule matched; those that never did come first."""
+
+    def body() -> int:
+        config = open_config(config_path)
+        found = load_policy(config.policies)
+        hits: Counter[str] = Counter()
+        for event in _recorded(config, since):
+            decisions = event.data["decisions"]
+            for decision in decisions if isinstance(decisions, list) else []:
+                hits.update(rule for rule, _, matched in decision["trail"] if matched in ("yes", "would"))
+        rows: list[dict[str, object]] = [
+            {
+                "count": hits[rule.name],
+                "stage": stage.value,
+                "action": rule.action.value,
+                "rule": rule.name,
+                "place": rule.place,
+            }
+            for stage, rules in found.rules.items()
+            for rule in rules
+        ]
+        rows.sort(key=lambda row: int(str(row["count"])))
+        show(rows, ("count", "stage", "action", "rule", "place"), as_json=as_json)
+        return 0
+
+    guarded(body)

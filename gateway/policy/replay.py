@@ -1,0 +1,174 @@
+"""Recorded transactions through a candidate policy, on the facts of that day: which verdicts would be others?
+
+Each recipient of a transaction is judged as the record has it: its facts, or none. A rule that asks for a fact that was
+not recorded makes its recipient undecidable: counted, never guessed. A mail refused at an early stage has no record of
+the later ones, so what a candidate lets pass there counts as accepted as far as the record goes.
+"""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from gateway.core.verdict import REFUSING, Action, Stage
+from gateway.policy.catalogue import of_recipient
+from gateway.policy.context import ORDER
+from gateway.policy.rehearsal import Rehearsal, Surroundings, rehearse
+from gateway.policy.rules import Policy
+from gateway.policy.values import UNKNOWN, Found
+
+_NO_RULES = Surroundings()
+
+
+class NotRecorded(Exception):
+    """A fact that the record lacks; its key is the argument."""
+
+
+class RecordedFacts(dict[str, Found]):
+    """What was known then. Asked for anything else it raises: nothing is computed from today."""
+
+    def __contains__(self, key: object) -> bool:
+        return True
+
+    def __missing__(self, key: str) -> Found:
+        raise NotRecorded(key)
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What a policy or a guard said of a recipient's mail. rule "": none decided."""
+
+    action: str
+    rule: str
+
+    def __str__(self) -> str:
+        return f"{self.action} by “{self.rule}”" if self.rule else self.action
+
+
+@dataclass(frozen=True, slots=True)
+class Replayed:
+    """One recipient of one transaction. id: for `smarthost trace`; after None: undecidable for want of `lacks`."""
+
+    id: str
+    recipient: str
+    before: Outcome
+    after: Outcome | None
+    lacks: str = ""
+
+    @property
+    def differs(self) -> bool:
+        return self.after is not None and self.after != self.before
+
+
+def replay(policy: Policy, record: Mapping[str, Any]) -> Iterator[Replayed]:
+    """record: a transaction's data as the recorder wrote it. Each of its recipients in turn."""
+    last = _last_stage(record)
+    for recipient in record["recipients"] or [""]:
+        name = record["queue_id"] or _decision_id(record, recipient) or record["session"]
+        before = _before(record, recipient)
+        if _is_exempt(record, recipient):
+            yield Replayed(name, recipient, before, before)
+            continue
+        try:
+            after = _after(policy, record, recipient, last)
+        except NotRecorded as error:
+            yield Replayed(name, recipient, before, None, str(error.args[0]))
+        else:
+            yield Replayed(name, recipient, before, after)
+
+
+def rehearse_record(policy: Policy, record: Mapping[str, Any], recipient: str, *, full: bool = False) -> Rehearsal:
+    """Raises NotRecorded."""
+    facts = facts_of(record, recipient)
+    return rehearse(policy, facts, _NO_RULES, _last_stage(record), full=full)
+
+
+def facts_of(record: Mapping[str, Any], recipient: str) -> RecordedFacts:
+    """All that was known when this recipient's mail was judged."""
+    found = RecordedFacts()
+    layers: list[Mapping[str, Any]] = [record.get("background", {}), record["facts"]]
+    decisions = _decisions_for(record, recipient)
+    layers += [each.get(part, {}) for each in decisions for part in ("background", "facts")]
+    for layer in layers:
+        for key, value in layer.items():
+            found[key] = _value(value)
+    found["recipient.address"] = recipient
+    if not any(each["recipient"] for each in decisions):
+        # Only what another recipient showed is at hand: that says nothing of this one.
+        for key in [key for key in found if of_recipient(key) and key != "recipient.address"]:
+            del found[key]
+    return found
+
+
+def _value(value: object) -> Found:
+    match value:
+        case {"unknown": True}:
+            return UNKNOWN
+        case list():
+            return tuple(str(each) for each in value)
+        case bool() | int() | float() | str() | None:
+            return value
+        case _:
+            return str(value)
+
+
+def _last_stage(record: Mapping[str, Any]) -> Stage:
+    stages = [Stage(each["stage"]) for each in record["decisions"]]
+    return max(stages, key=ORDER.__getitem__, default=Stage.CONNECT)
+
+
+def _decisions_for(record: Mapping[str, Any], recipient: str) -> list[Mapping[str, Any]]:
+    return [each for each in record["decisions"] if not each["recipient"] or recipient in each["recipient"].split(" ")]
+
+
+def _decision_id(record: Mapping[str, Any], recipient: str) -> str:
+    return next((each["id"] for each in _decisions_for(record, recipient) if each["id"]), "")
+
+
+def _is_exempt(record: Mapping[str, Any], recipient: str) -> bool:
+    """A local postmaster was asked about at RCPT though an earlier stage had refused: that refusal was not for it."""
+    early = (Stage.CONNECT, Stage.HELO, Stage.SENDER)
+    refused = any(each["stage"] in early and each["action"] in REFUSING for each in record["decisions"])
+    return refused and any(
+        each["recipient"] and recipient in each["recipient"].split(" ") for each in record["decisions"]
+    )
+
+
+def _before(record: Mapping[str, Any], recipient: str) -> Outcome:
+    """The first refusal that this recipient met; else what kept the message back; else accepted."""
+    disposed = Outcome(Action.ACCEPT.value, "")
+    for each in _decisions_for(record, recipient):
+        action = each["action"]
+        if action in REFUSING:
+            return Outcome(action, each["rule"])
+        if action != Action.ACCEPT:
+            disposed = Outcome(action, each["rule"])
+    return disposed
+
+
+def _after(policy: Policy, record: Mapping[str, Any], recipient: str, last: Stage) -> Outcome:
+    facts = facts_of(record, recipient)
+    found = rehearse(policy, facts, _NO_RULES, last)
+    if found.action in REFUSING:
+        return Outcome(found.action.value, found.rule)
+    guard = _guard(record, recipient)
+    if guard is not None:
+        return guard
+    if found.action is Action.ACCEPT:
+        return Outcome(Action.ACCEPT.value, "")
+    return Outcome(found.action.value, found.rule)
+
+
+def _guard(record: Mapping[str, Any], recipient: str) -> Outcome | None:
+    """What holds whatever the rules say: a guard's refusal then, and no relaying for strangers now."""
+    for each in _decisions_for(record, recipient):
+        if each["rule"] in GUARDS:
+            return Outcome(each["action"], each["rule"])
+    facts = facts_of(record, recipient)
+    known = dict(facts)
+    may_relay = bool(record["trusted"]) or bool(record["user"])
+    if not may_relay and known.get("recipient.is_local") is False and known.get("recipient.is_relayed") is False:
+        return Outcome(Action.REJECT.value, "relay guard")
+    return None
+
+
+GUARDS = frozenset({"relay guard", "null reverse-path", "our own name in HELO", "hop count"})
