@@ -58,7 +58,7 @@ def test_every_key_has_its_documented_default(tmp_path: Path) -> None:
         },
         "dns": {"servers": ()},
         "checks": {
-            **{name: CHECK for name in ("reverse_dns", "names", "dnsbl", "dnswl", "rates")},
+            **dict.fromkeys(("reverse_dns", "names", "dnsbl", "dnswl", "rates"), CHECK),
             "greylist": {**CHECK, "delay": 300.0, "keep": 36 * 86400.0},
         },
         "queue": {

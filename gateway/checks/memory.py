@@ -1,5 +1,6 @@
 """What is remembered of what happened: written after decisions, whichever rules ran, so that a look changes nothing."""
 
+import asyncio
 from collections.abc import Iterable
 from dataclasses import replace
 
@@ -8,6 +9,11 @@ from gateway.checks.rates import Rates
 from gateway.core.transaction import Recipient
 from gateway.policy.context import Context
 from gateway.policy.rules import Policy
+from gateway.telemetry import log
+
+WRITE_S = 5.0
+
+_log = log.get("checks")
 
 
 class Memory:
@@ -25,7 +31,11 @@ class Memory:
 
     async def tried_recipient(self, policy: Policy, context: Context, *, is_accepted: bool) -> None:
         if "greylist.state" in policy.facts and not context.session.may_relay:
-            await self._greylist.happened(context)
+            try:
+                async with asyncio.timeout(WRITE_S):
+                    await self._greylist.happened(context)
+            except Exception as error:  # what cannot be remembered must not cost the mail
+                _log.warning("greylist not written", session=context.session.id, reason=repr(error))
         if is_accepted:
             self._rates.happened(policy, "recipients", context)
 

@@ -12,6 +12,7 @@ import yaml
 from gateway.policy.syntax import ExpressionError, suggestion
 
 MAX_NESTING = 100
+_QUOTED = re.compile(r"'(?:[^']|'')*'" + r'|"(?:[^"\\]|\\.)*"')  # a whole scalar in quotes; `"a" in b` is none
 MAX_FILE = 4 * 1024 * 1024  # octets
 
 
@@ -29,7 +30,7 @@ class YamlFile:
         # A key with a plain value on its line; `lead` is the indent with the dash of a list.
         self._sentence = re.compile(
             rf"(?P<lead>\s*(?:- +)?)(?P<key>(?:{'|'.join(sentences)}): +)"
-            r"(?P<value>[^\s'\"|>&*!#].*?)(?P<comment>\s+#.*)?\s*"
+            r"(?P<value>[^\s|>&*!#].*?)(?P<comment>\s+#.*)?\s*"
         )
         self._has_sentences = bool(sentences)
 
@@ -64,7 +65,8 @@ class YamlFile:
         following.reverse()
         for number, line in enumerate(self.lines):
             match = self._sentence.fullmatch(line) if self._has_sentences else None
-            if match is not None and following[number] <= len(match["lead"]):
+            is_plain = match is not None and not _QUOTED.fullmatch(match["value"])
+            if match is not None and is_plain and following[number] <= len(match["lead"]):
                 quoted = match["value"].replace("'", "''")
                 line = f"{match['lead']}{match['key']}'{quoted}'{match['comment'] or ''}"
             out.append(line)

@@ -288,3 +288,13 @@ def test_yaml_words_are_no_values(tmp_path: Path) -> None:
     policy = policy_of(tmp_path, {"a.yaml": HEAD + "  - reject: no\n    when: true\n"})
     assert policy.rules[Stage.CONNECT][0].name == "no"
     assert yaml.safe_load("a: no") == {"a": False}
+
+
+@pytest.mark.parametrize(
+    "line", ['"odd" in marks', "'odd' in marks", "'a' == helo.name or \"b: c\" in marks", "'\"odd\" in marks'"]
+)
+def test_a_condition_may_begin_with_a_text_in_quotes(tmp_path: Path, line: str) -> None:
+    files: dict[str, str | bytes] = {"a.yaml": f"stage: helo\nrules:\n  - reject: a\n    when: {line}\n"}
+    (rule,) = policy_of(tmp_path, files).rules[Stage.HELO]
+    assert rule.condition is not None
+    assert "marks" in rule.condition.facts

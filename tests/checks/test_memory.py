@@ -1,0 +1,112 @@
+"""What is remembered of what happened, and of whom."""
+
+import asyncio
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from gateway.checks.greylist import Greylist, GreylistSettings, Seen
+from gateway.checks.memory import Memory
+from gateway.checks.rates import Rates
+from gateway.core.address import parse_mailbox
+from gateway.core.transaction import Recipient, Session
+from gateway.policy.context import Context
+from gateway.policy.rules import Policy
+from gateway.storage.counters import SharedCounters
+from tests.checks.asking import fetch
+from tests.support.policies import OWN, STRANGER, USER, context, policy_of
+
+ALL = ("connections", "auth_failures", "recipients", "messages")
+
+
+class Kept:
+    """The memory, what the greylist's store was told, and the counters."""
+
+    def __init__(self) -> None:
+        self.greylisted: list[str] = []
+        self.rates = Rates(SharedCounters())
+        self.memory = Memory(self.rates, Greylist(self, GreylistSettings()))
+
+    async def find(self, key: str) -> Seen | None:
+        return None
+
+    async def put(self, key: str, seen: Seen) -> None:
+        self.greylisted.append(key)
+
+    def counted(self, key: str, where: Context, *of: str) -> list[object]:
+        return [fetch(self.rates, f'rate("{key}", "1h", "{each}")', where) for each in of or ("messages",)]
+
+
+@pytest.fixture
+def kept() -> Kept:
+    return Kept()
+
+
+def asking(folder: Path, *conditions: str) -> Policy:
+    rules = "".join(f"  - note: n{number}\n    when: {text}\n" for number, text in enumerate(conditions))
+    return policy_of(folder, {"40-recipient.yaml": f"stage: recipient\nrules:\n{rules}"})
+
+
+def all_rates(folder: Path) -> Policy:
+    by_all = [f'rate("client", "1h", "{of}") > 3' for of in ALL]
+    by_key = [f'rate("{key}", "1h", "messages") > 3' for key in ("network", "sender", "user", "recipient")]
+    return asking(folder, *by_all, *by_key, 'greylist.state == "new"')
+
+
+def coming(session: Session = STRANGER) -> Context:
+    return context(session, sender="bob@x.test", recipient="alice@example.org")
+
+
+def tried(kept: Kept, policy: Policy, where: Context, *, is_accepted: bool) -> None:
+    asyncio.run(kept.memory.tried_recipient(policy, where, is_accepted=is_accepted))
+
+
+def test_each_event_is_counted_as_what_it_is(kept: Kept, tmp_path: Path) -> None:
+    policy, where = all_rates(tmp_path), coming()
+    kept.memory.connected(policy, where)
+    for _ in range(2):
+        kept.memory.sign_in_failed(policy, where)
+    for _ in range(3):
+        tried(kept, policy, where, is_accepted=True)
+    for _ in range(4):
+        kept.memory.accepted_message(policy, where, [])
+    assert kept.counted("client", where, *ALL) == [1, 2, 3, 4]
+
+
+def test_a_refused_recipient_counts_for_the_greylist_only(kept: Kept, tmp_path: Path) -> None:
+    tried(kept, all_rates(tmp_path), coming(), is_accepted=False)
+    assert kept.counted("client", coming(), *ALL) == [0, 0, 0, 0]
+    assert kept.greylisted == ["203.0.113.0|x.test"]
+
+
+def test_a_message_counts_once_for_its_sender_and_once_for_each_recipient(kept: Kept, tmp_path: Path) -> None:
+    policy, where = all_rates(tmp_path), coming(USER)
+    recipients = [Recipient(parse_mailbox(to)) for to in ("a@example.org", "b@example.org", "A@example.org")]
+    kept.memory.accepted_message(policy, replace(where, recipient=None), recipients)
+    assert [kept.counted(key, where)[0] for key in ("client", "network", "sender", "user")] == [1, 1, 1, 1]
+    of = {to: replace(where, recipient=parse_mailbox(f"{to}@example.org")) for to in "abc"}
+    assert {to: kept.counted("recipient", own)[0] for to, own in of.items()} == {"a": 2, "b": 1, "c": 0}
+
+
+@pytest.mark.parametrize(("session", "is_kept"), [(STRANGER, True), (OWN, False), (USER, False)])
+def test_only_strangers_are_greylisted(kept: Kept, tmp_path: Path, session: Session, is_kept: bool) -> None:
+    tried(kept, all_rates(tmp_path), coming(session), is_accepted=True)
+    assert bool(kept.greylisted) is is_kept
+
+
+def test_the_greylist_is_kept_only_where_the_policy_asks_for_it(kept: Kept, tmp_path: Path) -> None:
+    tried(kept, asking(tmp_path, 'rate("client", "1h", "messages") > 3'), coming(), is_accepted=True)
+    assert kept.greylisted == []
+
+
+def test_a_greylist_that_cannot_be_written_costs_no_mail(tmp_path: Path) -> None:
+    rule = "  - defer: new\n    when: greylist.state == 'new'\n"
+    policy = policy_of(tmp_path, {"a.yaml": f"stage: recipient\nrules:\n{rule}"})
+
+    class Broken(Kept):
+        async def put(self, key: str, seen: Seen) -> None:
+            raise OSError("disk")
+
+    where = context(STRANGER, sender="a@b.example", recipient="alice@example.org")
+    asyncio.run(Broken().memory.tried_recipient(policy, where, is_accepted=True))
