@@ -3,6 +3,17 @@
 from gateway.message.header import Header
 
 
+def missing_tags(header: Header, tags: tuple[str, ...]) -> tuple[str, ...]:
+    """Each tag once, without those that the subject begins with already, in whatever order."""
+    field = header.first("Subject")
+    rest = b"" if field is None else field.value.lstrip()
+    left = list(dict.fromkeys(tags))
+    while (found := next((tag for tag in left if rest.startswith(tag.encode("ascii"))), None)) is not None:
+        left.remove(found)
+        rest = rest[len(found) :].lstrip()
+    return tuple(left)
+
+
 def tag_subject(block: bytes, header: Header, tag: str) -> bytes:
     """The header block, its blank line included, with `tag` before the subject; without a Subject one is made.
 

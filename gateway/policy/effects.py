@@ -50,6 +50,8 @@ def _add_header(text: str, template: Callable[[str, int], Template]) -> EffectTe
     value = rest.strip()
     if not colon or not _FIELD_NAME.fullmatch(name) or not value:
         raise ValueError('write `add_header: "Name: value"`')
+    if not value.isprintable():
+        raise ValueError("a header value is one line of printable characters")
     if _FORBIDDEN.fullmatch(name):
         raise ValueError(f"`{name}` is not a rule's to add")
     compiled = template(value, text.index(value, len(name) + 1))

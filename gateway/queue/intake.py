@@ -14,7 +14,7 @@ from gateway.core.transaction import Envelope, Recipient, Session
 from gateway.core.verdict import Action, AddHeader, Bcc, Effect, Redirect, TagSubject
 from gateway.message import trace
 from gateway.message.blob import Blob
-from gateway.message.edit import tag_subject
+from gateway.message.edit import missing_tags, tag_subject
 from gateway.message.header import Header
 from gateway.queue.store import NewMessage, NewRecipient, QueueStore, State
 
@@ -104,8 +104,9 @@ class Intake:
         )
         offset = 0
         tags = tuple(effect.tag for effect in handling.effects if isinstance(effect, TagSubject))
-        if tags:
-            prefix += tag_subject(blob.head(header.end), header, " ".join(dict.fromkeys(tags)))
+        missing = missing_tags(header, tags)
+        if missing:
+            prefix += tag_subject(blob.head(header.end), header, " ".join(missing))
             offset = header.end
         state = _STATES.get(handling.disposition, State.READY) if handling.disposition else State.READY
         return NewMessage(

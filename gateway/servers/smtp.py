@@ -127,7 +127,8 @@ class SmtpDriver:
         if session.tls is not None and not self._transactions:
             self._service.metrics.tls.labels("in", session.tls.version, "none").inc()
 
-    async def _early_stage(self, stage: Stage, session: Session) -> Reply | None:
+    async def _early_stage(self, stage: Stage, session: Session, *, may_answer: bool = True) -> Reply | None:
+        """may_answer False: there is no command that a refusal could answer, so it waits for RCPT."""
         if self._kept is not None and self._kept.stage is stage:
             self._kept = None  # a new HELO is judged anew
         if self._kept is not None:
@@ -141,7 +142,7 @@ class SmtpDriver:
         self._early.replace_decision(decision, context)
         if not decision.verdict.refuses:
             return None
-        if self._service.settings.answer_early:
+        if self._service.settings.answer_early and may_answer:
             self._record.add_decision(decision)
             return decision.verdict.reply
         self._kept = decision
@@ -159,8 +160,8 @@ class SmtpDriver:
                 self._kept = None
                 self._early = TransactionRecord()
                 self._judge.begin_again()
-                await self._early_stage(Stage.CONNECT, signed_in)
-                await self._early_stage(Stage.HELO, signed_in)
+                await self._early_stage(Stage.CONNECT, signed_in, may_answer=False)
+                await self._early_stage(Stage.HELO, signed_in, may_answer=False)
                 return signed_in
             case WrongPassword():
                 service.metrics.auth_attempts.labels("smtp", "failure").inc()

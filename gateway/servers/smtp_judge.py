@@ -62,15 +62,17 @@ class SessionJudge:
     # --- stages ---------------------------------------------------------------------------------------------------
 
     async def decide(self, stage: Stage, context: Context) -> Decision:
+        decision = await self._counted(stage, context)
+        await _wait([decision])
+        return decision
+
+    async def _counted(self, stage: Stage, context: Context) -> Decision:
         decision, seconds = await self._judge(stage, context)
         self._metrics.stage_seconds.labels(stage).observe(seconds)
         for step in decision.trail:
             if step.matched in (Matched.YES, Matched.WOULD):
                 mode = "monitor" if step.matched is Matched.WOULD else "enforce"
                 self._metrics.rule_hits.labels(stage, step.rule, step.action, mode).inc()
-        delay = sum(effect.seconds for effect in decision.effects if isinstance(effect, Delay))
-        if delay:
-            await asyncio.sleep(min(delay, MAX_DELAY_S))
         return decision
 
     async def _judge(self, stage: Stage, context: Context) -> tuple[Decision, float]:
@@ -108,12 +110,13 @@ class SessionJudge:
         for numbers in groups.values():
             own = self._for_recipient(context, recipients[numbers[0]], self._recipients[numbers[0]])
             own.layers[-1].known, own.layers[-1].learnt = shared.known, shared.learnt
-            decision = await self.decide(Stage.MESSAGE, own)
+            decision = await self._counted(Stage.MESSAGE, own)
             names = [str(recipients[number].forward_path) for number in numbers]
             decisions.append((decision, "" if len(groups) == 1 else " ".join(names), own))
             for number in numbers:
                 layers = (*self.layers[:3], self._recipients[number], own.layers[-1])
                 handlings[number] = (decision, _handling(layers))
+        await _wait([decision for decision, _, _ in decisions])
         refusal = _merged([decision.verdict for decision, _, _ in decisions])
         parts = () if refusal is not None else _parts(recipients, handlings)
         return Judged(decisions, refusal, parts)
@@ -138,6 +141,14 @@ class SessionJudge:
             context.session, context.directory, context.hostname, context.errors, context.transactions,
             context.reverse_path, recipient.forward_path, context.recipient_count, context.message, layers,
         )  # fmt: skip
+
+
+async def _wait(decisions: list[Decision]) -> None:
+    """One answer waits once: as long as the slowest of its decisions asks."""
+    delays = [sum(each.seconds for each in one.effects if isinstance(each, Delay)) for one in decisions]
+    longest = max(delays, default=0.0)
+    if longest:
+        await asyncio.sleep(min(longest, MAX_DELAY_S))
 
 
 def _handling(layers: tuple[Layer, ...]) -> Handling:

@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.message.edit import tag_subject
-from gateway.message.header import decode_text, parse_header
+from gateway.message.edit import missing_tags, tag_subject
+from gateway.message.header import parse_header
 
 TAG = "[EXT]"
 
@@ -57,12 +57,12 @@ def test_a_subject_that_begins_with_the_tag_is_left_alone(block: bytes) -> None:
     assert tagged(block) == block
 
 
-@pytest.mark.parametrize("value", [b"", b" ", b"\r\n folded"])
-def test_an_empty_first_line_of_a_subject_takes_the_tag_too(value: bytes) -> None:
-    edited = tagged(b"A: b\r\nSubject:" + value + b"\r\n\r\nbody")
-    assert edited.startswith(b"A: b\r\nSubject: [EXT]")
-    assert edited.endswith(value + b"\r\n\r\nbody")
-    assert parse_header(edited).text("Subject") == f"[EXT] {decode_text(value)}".rstrip().replace("] f", "]  f")
+@pytest.mark.parametrize(
+    ("value", "after"),
+    [(b"", b" [EXT] "), (b" ", b" [EXT] "), (b"\r\n folded", b" [EXT] \r\n folded"), (b" \r\n\tx", b" [EXT] \r\n\tx")],
+)
+def test_an_empty_first_line_of_a_subject_takes_the_tag_too(value: bytes, after: bytes) -> None:
+    assert tagged(b"A: b\r\nSubject:" + value + b"\r\n\r\nbody") == b"A: b\r\nSubject:" + after + b"\r\n\r\nbody"
 
 
 NAMES = st.sampled_from(["Subject", "subject", "SUBJECT ", "X-Subject", "Subjects", "To", "DKIM-Signature"])
@@ -116,3 +116,18 @@ def test_any_octets_keep_all_of_their_own(block: bytes) -> None:
         if edited.startswith(piece, at)
     ]
     assert block in places
+
+
+@pytest.mark.parametrize(
+    ("subject", "missing"),
+    [
+        (b"hello", ("[EXT]", "[*]")),
+        (b"[EXT] hello", ("[*]",)),
+        (b"[*] hello", ("[EXT]",)),
+        (b"[*] [EXT] hello", ()),
+        (b"hello [EXT]", ("[EXT]", "[*]")),
+    ],
+)
+def test_tags_that_a_subject_begins_with_are_not_put_again(subject: bytes, missing: tuple[str, ...]) -> None:
+    header = parse_header(b"Subject: " + subject + b"\r\n\r\n")
+    assert missing_tags(header, ("[EXT]", "[*]", "[EXT]")) == missing
