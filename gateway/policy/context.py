@@ -100,6 +100,7 @@ class Context:
     layers: tuple[Layer, ...] = field(default_factory=new_layers)
     seen: dict[str, Found] = field(default_factory=dict)
     pending: list[Need] = field(default_factory=list)
+    unknown: list[str] = field(default_factory=list)  # keys that the answer hangs on and that could not be learnt
     variables: dict[str, str] = field(default_factory=dict)  # of any() and all()
     given: Mapping[str, Found] | None = None  # facts as a test or a record has them, before any other source
 

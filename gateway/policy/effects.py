@@ -17,7 +17,7 @@ KEYS = ("score", "mark", "add_header", "tag_subject", "redirect", "bcc", "delay"
 _FIELD_NAME = re.compile(r"[!-9;-~]{1,60}")
 # Fields that say where a message has been or who vouches for it are not a rule's to write.
 _FORBIDDEN = re.compile(
-    r"(?:received|return-path|delivered-to|bcc|subject|from|sender|to|cc|date|message-id|mime-version|content-.*"
+    r"(?:received|received-spf|return-path|delivered-to|bcc|subject|from|sender|to|cc|date|message-id|mime-version|content-.*"
     r"|dkim-signature|arc-.*|authentication-results|resent-.*)",
     re.IGNORECASE,
 )

@@ -67,6 +67,7 @@ class _Run:
             condition = rule.condition
             if condition is not None:
                 test = condition.test
+                context.unknown.clear()
                 found = test(context)
                 if found is PENDING:
                     found = yield from self._learn(test)
@@ -97,17 +98,16 @@ class _Run:
         pending = self.context.pending
         while (found := ask(self.context)) is PENDING:
             need = min(pending, key=lambda each: each.cost)
-            pending.clear()
             self.context.put(need, (yield need))
             pending.clear()
+            self.context.unknown.clear()
         pending.clear()
         return found
 
     def _when_unknown(self, rule: Rule) -> OnUnknown:
         if rule.on_unknown is not None:
             return rule.on_unknown
-        keys = rule.condition.facts if rule.condition else ()
-        ways = {self._on_error(key) for key in keys if self.context.seen.get(key) is UNKNOWN}
+        ways = {self._on_error(key) for key in self.context.unknown}
         if rule.action not in REFUSING:
             ways.discard(OnUnknown.MATCH)  # a check's failure refuses, it never lets in
         return max(ways, key=STRICTNESS.index, default=OnUnknown.SKIP)

@@ -18,7 +18,7 @@ from gateway.policy.context import ORDER, Context, Need, key_of
 from gateway.policy.lists import NamedList
 from gateway.policy.purefunctions import PURE
 from gateway.policy.syntax import LIST_MARK, ExpressionError, Source, dotted, suggestion
-from gateway.policy.values import PENDING, UNKNOWN, Evaluate, Found, Kind, Mark, both, either, lifted, negated
+from gateway.policy.values import PENDING, UNKNOWN, Evaluate, Found, Kind, Mark, both, either, forget, lifted, negated
 
 T = TypeVar("T")
 MAX_DEPTH = 50
@@ -89,7 +89,9 @@ def key_of_call(text: str) -> tuple[Function, str]:
 
 
 def fact_reader(fact: Fact, key: str, arguments: tuple[str, ...] = ()) -> Callable[[Context], Found]:
-    """Each fact at most once a run; a fetched one from its layer, or else noted as pending."""
+    """Each fact at most once a run, but one that rules change; a fetched one from its layer, or noted as pending."""
+    if fact.is_live and fact.read is not None:
+        return _live_reader(key, fact.read)
     return _reader(key, fact.read, Need(key, fact.name, arguments, fact.stage, fact.cost, fact.provider))
 
 
@@ -109,6 +111,8 @@ def _reader(key: str, read: Callable[[Context], Found] | None, need: Need) -> Ca
                     context.pending.append(need)
                     return PENDING
             context.seen[key] = value  # type: ignore[assignment]
+        if value is UNKNOWN:
+            context.unknown.append(key)
         return value  # type: ignore[return-value]
 
     return run
@@ -125,7 +129,7 @@ def _live_reader(key: str, read: Callable[[Context], Found]) -> Callable[[Contex
 
 
 _NOWHERE = Context.__new__(Context)  # for conditions without facts: reads nothing
-_NOWHERE.pending, _NOWHERE.variables = [], {}
+_NOWHERE.pending, _NOWHERE.unknown, _NOWHERE.variables = [], [], {}
 
 
 class _Compiler:
@@ -234,8 +238,6 @@ class _Compiler:
             raise self.source.error(node, f"unknown fact `{name}`{suggestion(name, known)}")
         self._check_stage(node, "fact", fact)
         self.facts[name] = None
-        if fact.is_live and fact.read is not None:
-            return Node(fact.kind, _live_reader(name, fact.read))
         return Node(fact.kind, fact_reader(fact, name))
 
     def _check_stage(self, node: ast.expr, what: str, fact: Fact | Function) -> None:
@@ -345,14 +347,14 @@ def _over(wanted: bool, elements: Evaluate, variable: str, part: Evaluate) -> Ev
         if found is PENDING or found is UNKNOWN:
             return found
         mark: Mark | None = None
-        before = len(context.pending)
+        before = len(context.pending), len(context.unknown)
         for element in found:
             context.variables[variable] = element
             value = part(context)
             if value is PENDING or value is UNKNOWN:
                 mark = value if mark is None or value is PENDING else mark
             elif bool(value) is wanted:
-                del context.pending[before:]
+                forget(context, before)
                 return wanted
         return mark if mark is not None else not wanted
 
@@ -363,6 +365,7 @@ def _calculate(operation: Callable[[float, float], float]) -> Callable[[object, 
     def run(one: object, two: object) -> float | None:
         if one is None or two is None:
             return None
-        return operation(one, two)  # type: ignore[arg-type]  # numbers by their kinds
+        # Bounded at each step, so that no product grows without end and no difference is of two infinities.
+        return max(-MAX_NUMBER, min(MAX_NUMBER, operation(one, two)))  # type: ignore[arg-type]  # numbers by their kinds
 
     return run

@@ -237,11 +237,8 @@ def _template(text: str, offset: int, stage: Stage) -> Template:
         parts += (text[end : match.start()], fact_reader(fact, name))
         names.append(name)
         end = match.end()
+    stray = re.search(r"[{}]", _PLACE.sub(lambda match: " " * len(match[0]), text))
+    if stray is not None:
+        raise ExpressionError("a brace without its other half; places are written {fact}", offset + stray.start())
     rest = text[end:]
-    for part in (*parts[::2], rest):
-        place = max(str(part).find("{"), str(part).find("}"))
-        if place >= 0:
-            raise ExpressionError(
-                "a brace without its other half; places are written {fact}", offset + text.find(str(part)) + place
-            )
     return Template((*parts, rest), tuple(names))

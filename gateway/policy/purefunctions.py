@@ -59,6 +59,8 @@ def _lower(text: Node) -> Evaluate:
 
 
 def _count(elements: Node) -> Evaluate:
+    if elements.entries is not None or elements.literals is not None:
+        raise ValueError("a list that is a fact is wanted")
     return lifted_one(len, elements.run)
 
 

@@ -28,6 +28,8 @@ class Source:
             place = _outside_quotes(text, mark)
             if place >= 0:
                 raise ExpressionError(message, place)
+        if "'''" in text or '"""' in text:
+            raise ExpressionError("a text stands in one pair of quotes", max(text.find("'''"), text.find('"""')), 3)
         self.text = text
         self._indent = len(text) - len(text.lstrip())
         # One line for Python's parser, character for character the condition from its first word on.

@@ -33,16 +33,22 @@ Found = Value | Mark
 Evaluate = Callable[[Any], Any]  # from a Context to a Found
 
 
+def forget(context: Any, before: tuple[int, int]) -> None:
+    """A part has decided: nothing hangs on what the others noted."""
+    del context.pending[before[0] :]
+    del context.unknown[before[1] :]
+
+
 def both(parts: Sequence[Evaluate]) -> Evaluate:
-    """Kleene's `and`, left to right. What was noted as pending in a part that did not decide is taken back."""
+    """Kleene's `and`, left to right. What its parts noted as pending or unknown is taken back once one decides."""
 
     def run(context: Any) -> object:
         mark: Mark | None = None
-        before = len(context.pending)
+        before = len(context.pending), len(context.unknown)
         for part in parts:
             value = part(context)
             if not value:
-                del context.pending[before:]
+                forget(context, before)
                 return False
             if value is PENDING or (value is UNKNOWN and mark is None):
                 mark = value
@@ -56,13 +62,13 @@ def either(parts: Sequence[Evaluate]) -> Evaluate:
 
     def run(context: Any) -> object:
         mark: Mark | None = None
-        before = len(context.pending)
+        before = len(context.pending), len(context.unknown)
         for part in parts:
             value = part(context)
             if value is PENDING or (value is UNKNOWN and mark is None):
                 mark = value
             elif value and value is not UNKNOWN:
-                del context.pending[before:]
+                forget(context, before)
                 return True
         return False if mark is None else mark
 

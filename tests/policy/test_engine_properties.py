@@ -3,6 +3,7 @@
 import ast
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 
 import pytest
 from hypothesis import given
@@ -10,20 +11,27 @@ from hypothesis import strategies as st
 
 from gateway.core.verdict import Action, Decision, Stage
 from gateway.policy.catalogue import FACTS, Fact
-from gateway.policy.context import STAGES, Context
+from gateway.policy.context import STAGES, Context, Need
 from gateway.policy.engine import decide
 from gateway.policy.expression import Condition, compile_condition
-from gateway.policy.lists import NamedList
+from gateway.policy.lists import NamedList, build
 from gateway.policy.rules import OnUnknown, Policy, Rule
 from gateway.policy.syntax import ExpressionError
 from gateway.policy.values import UNKNOWN, Found, Kind
-from tests.policy.test_expression import LISTS
 from tests.support.policies import STRANGER, context
 
 FETCHED = ("t.a", "t.b", "t.c", "t.d")
 FREE = ("t.yes", "t.no")
 ELEMENTS = ("t.list",)
 VALUES = (True, False, UNKNOWN)
+LISTS = {
+    name: NamedList(name, kind, build(kind, entries), Path(f"{name}.{kind}"))
+    for name, kind, entries in (
+        ("doms", "domains", [".sender.example"]),
+        ("adrs", "addresses", ["bob@sender.example"]),
+        ("wrds", "words", ["Free Offer"]),
+    )
+}
 WAY = {"prober": OnUnknown.DEFER}
 
 Logic = bool | None  # None: unknown
@@ -171,10 +179,9 @@ class World:
     facts: dict[str, Found]
     asked: list[str] = field(default_factory=list)
 
-    def fetch(self, need: object) -> Found:
-        key: str = need.key  # type: ignore[attr-defined]
-        self.asked.append(key)
-        return self.facts[key]
+    def fetch(self, need: Need) -> Found:
+        self.asked.append(need.key)
+        return self.facts[need.key]
 
 
 def told(decision: Decision) -> tuple[object, ...]:
@@ -290,11 +297,10 @@ def test_a_fact_is_fetched_only_while_the_answer_is_open(
 ) -> None:
     known: dict[str, Found] = {name: facts[name] for name in FREE}
 
-    def fetch(need: object) -> Found:
-        key: str = need.key  # type: ignore[attr-defined]
+    def fetch(need: Need) -> Found:
         assert reference(condition, known) is None
-        known[key] = facts[key]
-        return facts[key]
+        known[need.key] = facts[need.key]
+        return facts[need.key]
 
     decide(policy([Line(Action.REJECT, condition, None, False)], costs), Stage.CONNECT, context(), fetch)
     assert reference(condition, known) is reference(condition, facts)
@@ -337,8 +343,8 @@ REFUSED_FORMS = [
     "1 & 2", "1 ^ 2", "[1] @ [2]", "~1", "+1", "t.a is true", "t.a is not true", "t.a.real", "t.text.upper()",
     "''.join(t.list)", "t.a.__class__", "__builtins__", "print", "print('x')", "getattr(t.a, 'x')", "t", "t()", "t.a()",
     "any(t.a)", "any()", "any([])", "any(m for m in [])", "any(t.a for m in t.list if t.a)",
-    "any(t.a for m.x in marks)",
-    "any(t.a for m in t.list for n in t.list)", "any((t.a for m in t.list), key='x')", "any(m for m in t.text)",
+    "any(t.a for m.x in marks)", "any(t.a for m in t.list for n in t.list)", "any((t.a for m in t.list), key='x')",
+    "any(m for m in t.text)",
     "any(t.a for t.b in t.list)", "any(true for true in t.list)", "any(any(t.a for m in t.list) for m in t.list)",
     "any(m.x for m in t.list)", "any(t.a async for m in t.list)", "any(t.a for (m, n) in t.list)", "sum(t.list)",
     "matches(t.text)", "matches(t.text, t.text)", "matches(t.text, pattern='x')", "matches(t.text, 1)", "count(t.text)",
@@ -548,13 +554,12 @@ def test_conditions_take_ten_thousand_marks(text: str, value: bool) -> None:
     where = context()
     where.layers[0].marks = tuple(f"m{number}" for number in range(10_000))
     where.layers[0].known["t.list"] = ("m0", "m1")
-    lists: dict[str, NamedList] = LISTS
-    assert compile_condition(text, Stage.CONNECT, lists).test(where) is value
+    assert compile_condition(text, Stage.CONNECT, LISTS).test(where) is value
 
 
 def test_a_stage_of_ten_thousand_rules_that_mark_is_judged() -> None:
-    lines = Rule("", Action.NOTE, compile_condition("'none' in marks or true", Stage.CONNECT, {}), None, "")
-    rules = tuple(replace(lines, name=f"r{number}", marks=(f"m{number % 500}",)) for number in range(10_000))
+    rule = Rule("", Action.NOTE, compile_condition("'none' in marks or true", Stage.CONNECT, {}), None, "")
+    rules = tuple(replace(rule, name=f"r{number}", marks=(f"m{number % 500}",)) for number in range(10_000))
     where = context()
     decision = decide(Policy({Stage.CONNECT: rules}, {}, ()), Stage.CONNECT, where)
     assert len(decision.trail) == 10_000

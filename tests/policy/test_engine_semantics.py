@@ -473,6 +473,7 @@ def test_the_places_of_a_rule_that_does_not_match_fetch_nothing(tmp_path: Path) 
         ("any(m == 'x' and strict.a for m in probe.list)", {"probe.list": ("y", "x")}, ["probe.list", "strict.a"]),
         ("any(strict.a or m == 'x' for m in probe.list)", {"probe.list": ("y", "x")}, ["probe.list"]),
         ("all(m == 'x' and strict.a for m in probe.list)", {"probe.list": ("x", "y")}, ["probe.list"]),
+        ("any(m == 'x' or lax.a for m in probe.list) and late.b", {"probe.list": ("y", "x")}, ["probe.list", "late.b"]),
         ("('x' in probe.list or probe.text == 'x')", {"probe.list": ("x",)}, ["probe.list"]),
     ],
 )  # fmt: skip
