@@ -6,6 +6,7 @@ way to say that it refuses us; one outside 127.0.0.0/8 is none of a list. Then t
 until its test points are right again: nothing is refused on its word.
 """
 
+import asyncio
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -20,6 +21,7 @@ from gateway.telemetry import log
 LISTED, NOT_LISTED = "127.0.0.2", "127.0.0.1"
 HEALTHY_FOR_S = 600.0
 SICK_FOR_S = 120.0
+LOOK_S = 4.0  # well within the check's deadline, so that a silent list goes off
 MAX_ANSWERS = 32
 _ANSWERS = IPv4Network("127.0.0.0/8")
 _REFUSALS = IPv4Network("127.255.255.0/24")
@@ -68,7 +70,11 @@ class DnsLists:
 
     async def _look(self, zone: str) -> None:
         try:
-            listed, not_listed = await self._ask(LISTED, zone), await self._ask(NOT_LISTED, zone)
+            async with asyncio.timeout(LOOK_S):
+                listed, not_listed = await asyncio.gather(self._ask(LISTED, zone), self._ask(NOT_LISTED, zone))
+        except TimeoutError:
+            self._note(zone, "its test points are not answered in time")
+            return
         except ListRefuses as error:
             self._note(zone, str(error))
             return

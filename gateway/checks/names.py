@@ -19,12 +19,13 @@ class ReverseDns:
 
     async def fetch(self, need: Need, context: Context) -> Found:
         told = context.session.client_name
-        if told is not None:  # by a proxy, which has looked
+        if told:  # by a proxy, which has looked
             return "pass" if need.name == "client.reverse_dns" else told
         answer = await self._resolver.lookup(ip_address(context.session.client_ip).reverse_pointer, "PTR")
         if isinstance(answer, DnsFailure):
             return UNKNOWN
-        names = [str(value).rstrip(".").lower() for value in answer.values] if isinstance(answer, Records) else []
+        values = answer.values if isinstance(answer, Records) else ()
+        names = [name for value in values if (name := str(value).rstrip(".").lower())]
         if need.name == "client.ptr":
             return names[0] if names else None
         return await self._confirmed(need, context.session.client_ip, names[:MAX_NAMES])

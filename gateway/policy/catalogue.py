@@ -249,4 +249,4 @@ def is_known_at(fact: Fact | Function, stage: Stage) -> bool:
 
 def of_recipient(key: str) -> bool:
     """Does the fact of this key differ from recipient to recipient? A message rule over it is judged for each."""
-    return key.startswith("recipient.") or key == "session.direction"
+    return key.startswith(("recipient.", 'rate("recipient"')) or key == "session.direction"

@@ -162,6 +162,8 @@ class SmtpDriver:
                 self._judge.begin_again()
                 await self._early_stage(Stage.CONNECT, signed_in, may_answer=False)
                 await self._early_stage(Stage.HELO, signed_in, may_answer=False)
+                if session.is_submission:  # elsewhere it was counted when it came
+                    service.memory.connected(self._judge.policy, self._context(signed_in))
                 return signed_in
             case WrongPassword():
                 service.metrics.auth_attempts.labels("smtp", "failure").inc()

@@ -12,7 +12,7 @@ from typing import Protocol
 from gateway.core.reply import Reply
 from gateway.core.transaction import Recipient
 from gateway.core.verdict import Action, Decision, Delay, Matched, Stage, Verdict
-from gateway.policy.catalogue import FACTS
+from gateway.policy.catalogue import FACTS, of_recipient
 from gateway.policy.context import ORDER, Context, Layer, Need, layers_from, new_layers
 from gateway.policy.engine import judge
 from gateway.policy.rules import Policy
@@ -109,8 +109,10 @@ class SessionJudge:
         handlings: dict[int, tuple[Decision, Handling]] = {}
         for numbers in groups.values():
             own = self._for_recipient(context, recipients[numbers[0]], self._recipients[numbers[0]])
-            own.layers[-1].known, own.layers[-1].learnt = shared.known, shared.learnt
+            own.layers[-1].known = {key: value for key, value in shared.known.items() if not of_recipient(key)}
+            own.layers[-1].learnt = dict(shared.learnt)
             decision = await self._counted(Stage.MESSAGE, own)
+            shared = own.layers[-1]
             names = [str(recipients[number].forward_path) for number in numbers]
             decisions.append((decision, "" if len(groups) == 1 else " ".join(names), own))
             for number in numbers:

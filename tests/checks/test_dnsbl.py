@@ -7,7 +7,7 @@ import pytest
 
 from gateway.checks import dnsbl
 from gateway.checks.dnsbl import HEALTHY_FOR_S, MAX_ANSWERS, SICK_FOR_S, DnsLists
-from gateway.core.ports import Resolver
+from gateway.core.ports import Answer, NoDomain, Resolver
 from gateway.demo.nameserver import NameServer
 from gateway.policy.context import Context
 from gateway.policy.values import UNKNOWN, Found
@@ -273,7 +273,7 @@ def test_many_at_once_look_at_the_test_points_once(server: NameServer, logged: L
     found, lists = asyncio.run(asked_of(server, logged, "", CLIENT, *clients))
     assert found == ([UNKNOWN] * 50 if is_refusing else [("127.0.0.4",), *[()] * 49])
     assert server.count(POINT) == 1
-    assert server.count(OFF_POINT) == (0 if is_refusing else 1)
+    assert server.count(OFF_POINT) == 1
     assert set(lists.told) == {("bl.test", not is_refusing)}
     assert len(logged.warnings) == is_refusing
 
@@ -288,3 +288,16 @@ def test_many_at_once_who_meet_the_first_refusal_are_all_unknown_and_it_is_told_
     assert found == [UNKNOWN] * 50
     assert lists.told[-1] == ("bl.test", False)
     assert len(logged.warnings) == 1
+
+
+def test_a_list_that_never_answers_goes_off(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Silent:
+        async def lookup(self, name: str, rdtype: str) -> Answer:
+            await asyncio.sleep(60)
+            return NoDomain()
+
+    monkeypatch.setattr(dnsbl, "LOOK_S", 0.05)
+    told: list[tuple[str, bool]] = []
+    lists = DnsLists(Silent(), lambda zone, is_up: told.append((zone, is_up)))
+    assert [asyncio.run(lists.fetch(need_of(ASK), context())) for _ in range(2)] == [UNKNOWN, UNKNOWN]
+    assert told == [("bl.test", False)]

@@ -6,15 +6,17 @@ from pathlib import Path
 
 import pytest
 
+from gateway.checks import memory
 from gateway.checks.greylist import Greylist, GreylistSettings, Seen
 from gateway.checks.memory import Memory
 from gateway.checks.rates import Rates
 from gateway.core.address import parse_mailbox
+from gateway.core.errors import StorageBroken
 from gateway.core.transaction import Recipient, Session
 from gateway.policy.context import Context
 from gateway.policy.rules import Policy
 from gateway.storage.counters import SharedCounters
-from tests.checks.asking import fetch
+from tests.checks.asking import Logged, fetch
 from tests.support.policies import OWN, STRANGER, USER, context, policy_of
 
 ALL = ("connections", "auth_failures", "recipients", "messages")
@@ -93,6 +95,27 @@ def test_a_message_counts_once_for_its_sender_and_once_for_each_recipient(kept: 
 def test_only_strangers_are_greylisted(kept: Kept, tmp_path: Path, session: Session, is_kept: bool) -> None:
     tried(kept, all_rates(tmp_path), coming(session), is_accepted=True)
     assert bool(kept.greylisted) is is_kept
+
+
+@pytest.mark.parametrize("trouble", ["raises", "hangs"])
+def test_what_the_greylist_cannot_write_costs_no_mail(
+    kept: Kept, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, trouble: str
+) -> None:
+    logged = Logged()
+    monkeypatch.setattr(memory, "_log", logged)
+    monkeypatch.setattr(memory, "WRITE_S", 0.05)
+
+    async def put(key: str, seen: Seen) -> None:
+        if trouble == "raises":
+            raise StorageBroken("state.db: no")
+        await asyncio.sleep(30)
+        raise AssertionError("nobody ended it")
+
+    monkeypatch.setattr(kept, "put", put)
+    tried(kept, all_rates(tmp_path), coming(), is_accepted=True)
+    assert kept.counted("client", coming(), "recipients") == [1]
+    (warning,) = logged.warnings
+    assert ("StorageBroken" if trouble == "raises" else "TimeoutError") in str(warning["reason"])
 
 
 def test_the_greylist_is_kept_only_where_the_policy_asks_for_it(kept: Kept, tmp_path: Path) -> None:

@@ -5,9 +5,11 @@ Clients are told apart by loopback networks: each kind of rule looks at one of t
 
 import json
 import shutil
+import sqlite3
 import tempfile
 import time
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from ipaddress import ip_address
 from pathlib import Path
 
@@ -370,6 +372,12 @@ def test_messages_of_one_connection_are_counted_one_by_one(gateway: Gateway) -> 
 # --- the greylist -----------------------------------------------------------------------------------------------------
 
 
+def kept_of(gateway: Gateway) -> set[tuple[str, bool]]:
+    """Who is in state.db, and whether it has passed."""
+    with closing(sqlite3.connect(f"file:{gateway.data / 'state.db'}?mode=ro", uri=True)) as state:
+        return {(key, bool(passed)) for key, passed in state.execute("SELECT key, passed FROM greylist")}
+
+
 def test_a_newcomer_waits_and_is_known_from_then_on(make_gateway: Callable[..., Gateway], dns: NameServer) -> None:
     """Network and sender domain are known to both workers, and after a restart."""
     gateway = make_gateway(settings=settings(dns), policies=POLICIES).start()
@@ -388,6 +396,12 @@ def test_a_newcomer_waits_and_is_known_from_then_on(make_gateway: Callable[..., 
     strangers = [("127.26.2.1", "bob@elsewhere.test"), ("127.26.1.1", "bob@other.test"), ("127.26.1.1", "")]
     for source, sender in strangers:
         assert answer_to(gateway, source, sender=sender).code == 450
+    assert kept_of(gateway) == {
+        ("127.26.1.0|elsewhere.test", True),
+        ("127.26.2.0|elsewhere.test", False),
+        ("127.26.1.0|other.test", False),
+        ("127.26.1.0|", False),
+    }
     assert gateway.stop() == 0
     gateway.start()
     for worker in WORKERS:

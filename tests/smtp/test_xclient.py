@@ -18,6 +18,7 @@ from gateway.smtp.xclient import Client, XclientError, parse_xclient
         ("PROTO=ESMTP HELO=x", Client()),
         ("PORT=[UNAVAILABLE]", Client()),
         ("ADDR=2001:db8::1", Client("2001:db8::1")),
+        ("ADDR=IPv6:::ffff:203.0.113.9", Client("203.0.113.9")),
     ],
 )
 def test_a_client(argument: str, client: Client) -> None:
