@@ -1,7 +1,6 @@
 """`policy replay` and `policy coverage`: what recorded mail says of a policy."""
 
 import json
-import sys
 import time
 from collections import Counter, defaultdict
 from collections.abc import Iterator
@@ -49,11 +48,9 @@ def policy_replay(candidate: Path, since: str, fail_on_change: bool, config_path
         config = open_config(config_path)
         results: list[Replayed] = []
         count = 0
-        hidden = as_json or not sys.stderr.isatty()
-        with click.progressbar(_recorded(config, since), label="replaying", hidden=hidden, file=sys.stderr) as events:
-            for event in events:
-                count += 1
-                results += replay(found, event.data)
+        for event in _recorded(config, since):
+            count += 1
+            results += replay(found, event.data)
         changes: dict[tuple[str, str], list[str]] = defaultdict(list)
         lacking: Counter[str] = Counter()
         for result in results:

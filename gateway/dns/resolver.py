@@ -10,6 +10,7 @@ from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+import dns.asyncbackend
 import dns.asyncresolver
 import dns.exception
 import dns.nameserver
@@ -32,6 +33,8 @@ MAX_NEGATIVE_S = 900.0
 FAILURE_S = 5.0
 CACHE_SIZE = 50_000
 MAX_IN_FLIGHT = 500  # queries out at once
+# Here, for dnspython would import it at the first query, which the service's user may not be able to.
+_BACKEND = dns.asyncbackend.get_backend("asyncio")
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,7 +90,9 @@ class DnsResolver:
 
     async def _resolve(self, name: str, rdtype: str) -> tuple[Answer, float]:
         try:
-            found = await self._resolver.resolve(f"{name}.", rdtype, raise_on_no_answer=False, search=False)
+            found = await self._resolver.resolve(
+                f"{name}.", rdtype, raise_on_no_answer=False, search=False, backend=_BACKEND
+            )
         except dns.resolver.NXDOMAIN as error:
             return NoDomain(), _negative_ttl(error)
         except dns.resolver.LifetimeTimeout:
