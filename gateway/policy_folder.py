@@ -1,10 +1,8 @@
 """The policy that a configuration names, with what its tests are at home in."""
 
-from ipaddress import ip_network
-
 from gateway.config import Config
 from gateway.policy.cases import load_tested_policy
-from gateway.policy.lists import NetworkSet
+from gateway.policy.lists import network_set
 from gateway.policy.rehearsal import Surroundings
 from gateway.policy.rules import OnUnknown, Policy
 
@@ -14,7 +12,7 @@ def surroundings_of(config: Config) -> Surroundings:
         config.gateway.hostname,
         frozenset(config.domains),
         frozenset(config.relay_domains),
-        NetworkSet([ip_network(text) for text in config.networks.trusted]),
+        network_set(config.networks.trusted),
     )
 
 

@@ -1,9 +1,8 @@
 """The role that takes mail in: its listeners, the checks behind its policy, the door to the queue."""
 
 import asyncio
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from contextlib import suppress
-from ipaddress import ip_network
 
 from gateway.checks.dnsbl import DnsLists
 from gateway.checks.greylist import Greylist, GreylistSettings
@@ -11,8 +10,7 @@ from gateway.checks.memory import Memory
 from gateway.checks.names import Names, ReverseDns
 from gateway.checks.rates import Rates
 from gateway.checks.runner import Check, Checks
-from gateway.config import Config
-from gateway.policy.lists import NetworkSet
+from gateway.policy.lists import network_set
 from gateway.process import Process, SystemClock, directory_of, drain, login_of, resolver_of
 from gateway.queue.intake import Intake, IntakeSettings
 from gateway.reload import copied_policy, read_outcome
@@ -43,15 +41,17 @@ async def run_smtp(process: Process) -> None:
         with suppress(BlockingIOError, ConnectionError):
             shared.wake_write.send(b"1")
 
-    trusted = networks(config.networks.trusted)
+    trusted = network_set(config.networks.trusted)
     state = SqliteState(config.data / "state.db")
+    greylist = Greylist(state, GreylistSettings(config.checks.greylist.delay, config.checks.greylist.keep))
+    rates = Rates(shared.counters)
     service = SmtpService(
         settings=SmtpSettings(
             config.gateway.hostname, config.policy.answer == "early", limits.hops, limits.message_stage
         ),
         policy=shared.policy,
-        source=_checks(process, state),
-        memory=Memory(Rates(shared.counters), Greylist(state, _greylist_settings(config))),
+        source=_checks(process, greylist, rates),
+        memory=Memory(rates, greylist),
         directory=directory,
         intake=intake,
         login=login_of(shared, accounts),
@@ -72,8 +72,8 @@ async def run_smtp(process: Process) -> None:
     listeners = [
         SmtpListener(
             ListenerSettings(
-                name, limits.connections, limits.connections_by_address, networks(config.listen.proxy_from),
-                networks(config.listen.xclient_from), trusted, networks(limits.repair_bare_lf_from),
+                name, limits.connections, limits.connections_by_address, network_set(config.listen.proxy_from),
+                network_set(config.listen.xclient_from), trusted, network_set(limits.repair_bare_lf_from),
             ),
             protocol, service, shared.contexts() if shared.keys is not None else None, shared.sockets[name],
         )
@@ -110,11 +110,7 @@ def _reloading(process: Process, service: SmtpService) -> Callable[[], None]:
     return start
 
 
-def _greylist_settings(config: Config) -> GreylistSettings:
-    return GreylistSettings(config.checks.greylist.delay, config.checks.greylist.keep)
-
-
-def _checks(process: Process, state: SqliteState) -> Checks:
+def _checks(process: Process, greylist: Greylist, rates: Rates) -> Checks:
     config, up = process.shared.config, process.metrics.dnsbl_up
     resolver = resolver_of(process)
     lists = DnsLists(resolver, lambda zone, is_up: up.labels(zone).set(is_up))
@@ -123,12 +119,8 @@ def _checks(process: Process, state: SqliteState) -> Checks:
         "names": Names(resolver),
         "dnsbl": lists,
         "dnswl": lists,
-        "greylist": Greylist(state, _greylist_settings(config)),
-        "rates": Rates(process.shared.counters),
+        "greylist": greylist,
+        "rates": rates,
     }
     deadlines = {name: getattr(config.checks, name).timeout for name in checks}
     return Checks(checks, deadlines, process.metrics)
-
-
-def networks(texts: Iterable[str]) -> NetworkSet:
-    return NetworkSet([ip_network(text) for text in texts])

@@ -5,9 +5,9 @@ The key leaves out local parts and recipients, so that a big sender's pool of ho
 
 import time
 from dataclasses import dataclass
-from ipaddress import ip_network
 from typing import Protocol
 
+from gateway.core.ports import client_network
 from gateway.policy.context import Context, Need
 from gateway.policy.values import Found
 
@@ -64,7 +64,6 @@ class Greylist:
 
 
 def _key(context: Context) -> str:
-    ip = context.session.client_ip
-    network = ip_network(f"{ip}/{64 if ':' in ip else 24}", strict=False)
+    network = client_network(context.session.client_ip)
     mailbox = context.reverse_path.mailbox if context.reverse_path is not None else None
-    return f"{network.network_address}|{mailbox.domain.ascii if mailbox else ''}"
+    return f"{network}|{mailbox.domain.ascii if mailbox else ''}"

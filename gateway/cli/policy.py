@@ -12,9 +12,9 @@ from gateway.cli.trail import trail_of
 from gateway.config import load_config
 from gateway.core.errors import ConfigError
 from gateway.core.verdict import Stage
-from gateway.policy.cases import Result, given, load_cases, run_case
-from gateway.policy.catalogue import COSTS, FACTS, FUNCTIONS
-from gateway.policy.context import ORDER
+from gateway.policy.cases import Result, as_message, given, run_cases
+from gateway.policy.catalogue import COSTS, FACTS, FREE, FUNCTIONS, Fact, Function, stages_of
+from gateway.policy.context import later
 from gateway.policy.loader import load_policy
 from gateway.policy.purefunctions import PURE
 from gateway.policy.rehearsal import Surroundings, rehearse
@@ -49,10 +49,10 @@ def policy_check(folder: Path | None, config_path: Path) -> None:
         found = load_policy(where)
         for warning in found.warnings:
             click.echo(f"warning: {warning}", err=True)
-        results = [run_case(found, case) for case in load_cases(where, found, around)]
+        results = run_cases(where, found, around)
         failed = [result for result in results if result.failure]
         for result in failed:
-            click.echo(f"{result.case.place}: test “{result.case.name}”: {result.failure}", err=True)
+            click.echo(str(result), err=True)
         rules = sum(map(len, found.rules.values()))
         counts = f"{rules} rules, {len(found.lists)} lists, {len(results)} tests"
         click.echo(f"{where}: {counts}: {len(failed)} tests fail, {len(found.warnings)} warnings")
@@ -71,7 +71,7 @@ def policy_test(folder: Path | None, config_path: Path, junit: Path | None) -> N
     def body() -> int:
         where, around = _open(folder, config_path)
         found = load_policy(where)
-        results = [run_case(found, case) for case in load_cases(where, found, around)]
+        results = run_cases(where, found, around)
         for result in results:
             if result.failure:
                 click.echo(f"FAILED {result.case.place}: {result.case.name}\n  {printable(result.failure)}")
@@ -130,10 +130,8 @@ def policy_explain(
     def body() -> int:
         where, around = _open(folder, config_path)
         found = load_policy(where)
-        octets = None if message is None else message.read_bytes()
-        if octets is not None and b"\r\n" not in octets:
-            octets = octets.replace(b"\n", b"\r\n")
-        last = Stage.MESSAGE if octets is not None else _last(values)
+        octets = None if message is None else as_message(message.read_bytes())
+        last = Stage.MESSAGE if octets is not None else later(Stage.RECIPIENT, *stages_of(values))
         rehearsal = rehearse(found, values, around, last, message=octets, full=True)
         for line in trail_of(found, rehearsal):
             click.echo(line)
@@ -169,41 +167,28 @@ def _given(facts: tuple[str, ...], options: dict[str, Any]) -> dict[str, Found]:
     return found
 
 
-def _last(values: dict[str, Found]) -> Stage:
-    stages = [known.stage for key in values if (known := FACTS.get(key) or FUNCTIONS.get(key.partition("(")[0]))]
-    return max([Stage.RECIPIENT, *stages], key=ORDER.__getitem__)
+def _row(each: Fact | Function, name: str) -> dict[str, object]:
+    return {
+        "name": name,
+        "type": each.kind.value,
+        "from": each.stage.value,
+        "cost": COSTS[each.cost],
+        "meaning": each.description,
+    }
 
 
 @policy.command("facts")
 @json_option
 def policy_facts(as_json: bool) -> None:
     """List the facts and functions that conditions may ask."""
-    rows: list[dict[str, object]] = [
-        {
-            "name": fact.name,
-            "type": fact.kind.value,
-            "from": fact.stage.value,
-            "cost": COSTS[fact.cost],
-            "meaning": fact.description,
-        }
-        for fact in FACTS.values()
-    ]
-    rows += [
-        {
-            "name": f'{each.name}("…")',
-            "type": each.kind.value,
-            "from": each.stage.value,
-            "cost": COSTS[each.cost],
-            "meaning": each.description,
-        }
-        for each in FUNCTIONS.values()
-    ]
+    rows = [_row(each, each.name) for each in FACTS.values()]
+    rows += [_row(each, f'{each.name}("…")') for each in FUNCTIONS.values()]
     rows += [
         {
             "name": f"{name}(…)",
             "type": each.kind.value,
             "from": "",
-            "cost": "free",
+            "cost": COSTS[FREE],
             "meaning": f"of {each.usage}: {each.description}",
         }
         for name, each in PURE.items()

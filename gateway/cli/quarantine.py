@@ -6,7 +6,7 @@ from typing import Any
 import click
 
 from gateway.cli.context import NO, USAGE, config_option, fail, iso, json_option, show
-from gateway.cli.queue import filter_of, filters, show_message, with_queue
+from gateway.cli.queue import change, filter_of, filters, show_message, with_queue
 from gateway.queue.store import Filter, QueueEntry, State
 from gateway.storage.queue_desk import QueueDesk
 
@@ -63,12 +63,7 @@ def _command(action: str, done: str, text: str) -> None:
         if wanted == Filter(state=State.QUARANTINED) and not everything:
             fail("name an id, a filter, or --all", USAGE)
 
-        def body(desk: QueueDesk) -> int:
-            count = desk.delete(wanted) if action == "delete" else desk.set_state(wanted, action)
-            click.echo(f"{done} {count} recipients")
-            return 0 if count else NO
-
-        with_queue(config_path, body)
+        with_queue(config_path, lambda desk: 0 if change(desk, wanted, action, done) else NO)
 
 
 _command("release", "released", "Deliver what was kept after all.")

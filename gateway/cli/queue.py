@@ -145,6 +145,13 @@ def _describe(entries: list[QueueEntry], message: QueuedMessage | None) -> Itera
         yield from head.partition(b"\r\n\r\n")[0].decode("utf-8", "replace").replace("\t", " ").split("\r\n")
 
 
+def change(opened: QueueDesk, wanted: Filter, action: str, done: str) -> int:
+    """Does it, says so, and returns to how many recipients. action: "delete", or one of `QueueDesk.set_state`."""
+    count = opened.delete(wanted) if action == "delete" else opened.set_state(wanted, action)
+    click.echo(f"{done} {count} recipients")
+    return count
+
+
 def _change(
     action: str, done: str, queue_id: str, config_path: Path, everything: bool, options: dict[str, Any]
 ) -> None:
@@ -153,8 +160,7 @@ def _change(
         fail("name a queue id, a filter, or --all", USAGE)
 
     def body(opened: QueueDesk) -> int:
-        count = opened.delete(wanted) if action == "delete" else opened.set_state(wanted, action)
-        click.echo(f"{done} {count} recipients")
+        count = change(opened, wanted, action, done)
         if not count:
             busy = opened.entries(replace(wanted, state=State.ACTIVE), limit=1)
             if busy:

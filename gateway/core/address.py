@@ -6,7 +6,7 @@ Parsing of command arguments is in `smtp.grammar`; here are the values and the p
 import re
 from dataclasses import dataclass
 from functools import lru_cache
-from ipaddress import ip_address
+from ipaddress import IPv4Address, IPv6Address, ip_address
 
 import idna
 
@@ -18,6 +18,11 @@ MAX_PATH = 254  # octets of local@domain, RFC 3696 erratum 1690
 _LABEL = re.compile(r"[a-z0-9_](?:[a-z0-9_-]{0,61}[a-z0-9_])?")
 _ATOM = r"[A-Za-z0-9!#$%&'*+/=?^_`{|}~\u0080-\ud7ff\ue000-\U0010ffff-]+"
 _DOT_STRING = re.compile(rf"{_ATOM}(?:\.{_ATOM})*")
+
+
+def unmapped(address: IPv4Address | IPv6Address) -> IPv4Address | IPv6Address:
+    """An IPv4-mapped address as IPv4: a host is one and the same however its address is written."""
+    return (address.ipv4_mapped if isinstance(address, IPv6Address) else None) or address
 
 
 @dataclass(frozen=True, slots=True)

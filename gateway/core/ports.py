@@ -1,10 +1,10 @@
 """Protocols of the outside world that pure rooms take as arguments."""
 
 from dataclasses import dataclass
-from ipaddress import ip_address
+from ipaddress import ip_address, ip_network
 from typing import Protocol
 
-from gateway.core.address import Domain, Mailbox
+from gateway.core.address import Domain, Mailbox, unmapped
 
 
 class Clock(Protocol):
@@ -73,8 +73,10 @@ class Counters(Protocol):
 
 def client_key(prefix: str, ip: str) -> str:
     """One key a client: an IPv4 address, or the /64 that an IPv6 client owns whole."""
-    address = ip_address(ip)
-    if address.version == 6:
-        mapped = address.ipv4_mapped
-        return f"{prefix}:{mapped}" if mapped is not None else f"{prefix}:{address.packed[:8].hex()}"
-    return f"{prefix}:{ip}"
+    address = unmapped(ip_address(ip))
+    return f"{prefix}:{address.packed[:8].hex() if address.version == 6 else address}"
+
+
+def client_network(ip: str) -> str:
+    """The network that a client is one of many in: the first address of its /24, or of its /64."""
+    return str(ip_network(f"{ip}/{64 if ':' in ip else 24}", strict=False).network_address)

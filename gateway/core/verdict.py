@@ -25,6 +25,15 @@ class Action(StrEnum):
     NOTE = "note"  # decides nothing
 
 
+class Guard(StrEnum):
+    """What refuses whatever the rules say; it stands where else a rule's name does."""
+
+    OWN_NAME = "our own name in HELO"
+    RELAY = "relay guard"
+    NULL_SENDER = "null reverse-path"
+    HOPS = "hop count"
+
+
 REFUSING = frozenset({Action.REJECT, Action.DEFER})
 DISPOSING = frozenset({Action.DISCARD, Action.QUARANTINE, Action.HOLD})  # answered by 250
 

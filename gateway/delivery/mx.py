@@ -8,7 +8,7 @@ import random
 from dataclasses import dataclass
 from ipaddress import ip_address
 
-from gateway.core.address import Domain
+from gateway.core.address import Domain, unmapped
 from gateway.core.ports import DnsFailure, NoData, NoDomain, Records, Resolver
 from gateway.core.reply import Reply, reply
 
@@ -124,6 +124,4 @@ def _usable(found: list[tuple[int, Host]], settings: MxSettings, domain: Domain)
 
 
 def _is_public(address: str) -> bool:
-    parsed = ip_address(address)
-    mapped = parsed.ipv4_mapped if parsed.version == 6 else None
-    return (mapped or parsed).is_global
+    return unmapped(ip_address(address)).is_global

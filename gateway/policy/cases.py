@@ -11,7 +11,7 @@ A file may be the bare list too. What is not given is computed from what is, or 
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
-from ipaddress import ip_address, ip_network
+from ipaddress import ip_address
 from pathlib import Path
 
 import yaml
@@ -19,10 +19,10 @@ import yaml
 from gateway.core.address import parse_domain, parse_mailbox, path_or_null
 from gateway.core.errors import ConfigError
 from gateway.core.verdict import DISPOSING, REFUSING, Action, Matched, Stage
-from gateway.policy.catalogue import FACTS, FUNCTIONS
-from gateway.policy.context import ORDER
+from gateway.policy.catalogue import FACTS, stages_of
+from gateway.policy.context import later
 from gateway.policy.expression import compile_number, key_of_call
-from gateway.policy.lists import NetworkSet
+from gateway.policy.lists import network_set
 from gateway.policy.loader import load_policy
 from gateway.policy.nodes import YamlFile
 from gateway.policy.rehearsal import Rehearsal, Surroundings, rehearse
@@ -68,6 +68,9 @@ class Result:
     failure: str
     rehearsal: Rehearsal = field(repr=False)
 
+    def __str__(self) -> str:
+        return f"{self.case.place}: test “{self.case.name}”: {self.failure}"
+
 
 def load_cases(folder: Path, policy: Policy, around: Surroundings) -> tuple[Case, ...]:
     """All cases of a policy folder's tests/. around: what files that say nothing are at home in. Raises ConfigError."""
@@ -86,11 +89,15 @@ def load_cases(folder: Path, policy: Policy, around: Surroundings) -> tuple[Case
 def load_tested_policy(folder: Path, around: Surroundings, *, on_error: Mapping[str, OnUnknown] = ON_ERROR) -> Policy:
     """A policy that may be applied: it loads, and its tests hold. Raises ConfigError."""
     policy = load_policy(folder, on_error=on_error)
-    results = [run_case(policy, case) for case in load_cases(folder, policy, around)]
-    failed = [f"{each.case.place}: test “{each.case.name}”: {each.failure}" for each in results if each.failure]
+    failed = [str(result) for result in run_cases(folder, policy, around) if result.failure]
     if failed:
         raise ConfigError("\n".join(failed))
     return policy
+
+
+def run_cases(folder: Path, policy: Policy, around: Surroundings) -> list[Result]:
+    """Raises ConfigError when the cases cannot be read."""
+    return [run_case(policy, case) for case in load_cases(folder, policy, around)]
 
 
 def run_case(policy: Policy, case: Case) -> Result:
@@ -99,14 +106,19 @@ def run_case(policy: Policy, case: Case) -> Result:
     return Result(case, "; ".join(_differences(case.expect, rehearsal)), rehearsal)
 
 
+def as_message(octets: bytes) -> bytes:
+    """A sample as it would come: with CRLF, where an editor has left LF alone."""
+    return octets if b"\r\n" in octets else octets.replace(b"\n", b"\r\n")
+
+
 def _last_stage(policy: Policy, case: Case) -> Stage:
     """As far as something given or expected needs the mail to go."""
     stages = [Stage.CONNECT if case.message is None else Stage.MESSAGE]
-    stages += [known.stage for key in case.given if (known := FACTS.get(key) or FUNCTIONS.get(key.partition("(")[0]))]
+    stages += stages_of(case.given)
     stages += [case.expect.stage] if case.expect.stage else []
     wanted = {case.expect.rule, *case.expect.notes}
     stages += [stage for stage, rules in policy.rules.items() if any(rule.name in wanted for rule in rules)]
-    return max(stages, key=ORDER.__getitem__)
+    return later(*stages)
 
 
 def _differences(expect: Expectation, found: Rehearsal) -> Iterator[str]:
@@ -184,7 +196,7 @@ class _Loader:
             texts = self.file.texts(entries[key])
             try:
                 if key == "trusted":
-                    around = replace(around, trusted=NetworkSet([ip_network(text) for text in texts]))
+                    around = replace(around, trusted=network_set(texts))
                 elif key == "domains":
                     around = replace(around, domains=frozenset(parse_domain(text).ascii for text in texts))
                 else:
@@ -225,7 +237,7 @@ class _Loader:
         if text is None:
             return None
         if "\n" in text:
-            return text.encode().replace(b"\r\n", b"\n").replace(b"\n", b"\r\n")
+            return as_message(text.encode().replace(b"\r\n", b"\n"))
         path = self.file.path.parent / text
         try:
             if path.stat().st_size > MAX_MESSAGE:
@@ -234,7 +246,7 @@ class _Loader:
         except OSError as error:
             self.file.node_error(node, f"{text}: {error.strerror or error}", len(text))
             return None
-        return octets if b"\r\n" in octets else octets.replace(b"\n", b"\r\n")
+        return as_message(octets)
 
     # --- expect ---------------------------------------------------------------------------------------------------
 

@@ -3,7 +3,7 @@
 From it come the type checker, the error messages and (docs/policy.md) the reference. A fact appears here when it works.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 
 from gateway.core.address import Mailbox, parse_domain
@@ -241,6 +241,16 @@ FUNCTIONS["rate"] = Function(
     (3, 3), check_rate, STATE, "rates", 0, HOMES, is_momentary=True,
 )  # fmt: skip
 CONSTANTS: dict[str, int] = {"KB": 1024, "MB": 1024**2, "GB": 1024**3, "MINUTE": 60, "HOUR": 3600, "DAY": 86400}
+
+
+def declared(key: str) -> Fact | Function | None:
+    """What stands behind a key: `client.ip`, `dnsbl("zone")`."""
+    return FACTS.get(key) or FUNCTIONS.get(key.partition("(")[0])
+
+
+def stages_of(keys: Iterable[str]) -> list[Stage]:
+    """From which on each is known."""
+    return [found.stage for key in keys if (found := declared(key)) is not None]
 
 
 def is_known_at(fact: Fact | Function, stage: Stage) -> bool:

@@ -7,8 +7,9 @@ as the transaction, recipient and message for one of them. A new HELO or MAIL be
 import json
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
+from typing import Any
 
 from gateway.core.address import Mailbox, ReversePath
 from gateway.core.ports import Directory
@@ -51,6 +52,11 @@ class Layer:
     marks: tuple[str, ...] = ()
     effects: tuple[Effect, ...] = ()
     disposition: Disposition | None = None
+
+
+def later(*stages: Stage) -> Stage:
+    """The last of them in the order of a transaction."""
+    return max(stages, key=ORDER.__getitem__)
 
 
 def key_of(name: str, arguments: tuple[str, ...]) -> str:
@@ -103,6 +109,10 @@ class Context:
     unknown: list[str] = field(default_factory=list)  # keys that the answer hangs on and that could not be learnt
     variables: dict[str, str] = field(default_factory=dict)  # of any() and all()
     given: Mapping[str, Found] | None = None  # facts as a test or a record has them, before any other source
+
+    def anew(self, **changes: Any) -> "Context":
+        """For another run: the same but for `changes`, with nothing noted yet."""
+        return replace(self, **{"seen": {}, "pending": [], "unknown": [], "variables": {}, **changes})
 
     @cached_property
     def header(self) -> Header:

@@ -10,7 +10,7 @@ from gateway.policy.rules import EffectTemplate
 from gateway.policy.template import Template
 from gateway.policy.values import Mark
 
-MAX_DELAY_S = 30.0
+MAX_DELAY_S = 30.0  # of one rule, and of all rules of a stage together
 MAX_HEADER_VALUE = 900  # characters, so that the line stays under 998
 KEYS = ("score", "mark", "add_header", "tag_subject", "redirect", "bcc", "delay")
 

@@ -11,7 +11,7 @@ from typing import TypeVar
 from gateway.core.ident import new_id
 from gateway.core.reply import Reply, reply
 from gateway.core.verdict import ACCEPTED, DISPOSING, REFUSING, Action, Decision, Effect, Matched, Stage, Step, Verdict
-from gateway.policy.catalogue import FACTS, FUNCTIONS
+from gateway.policy.catalogue import declared
 from gateway.policy.context import ORDER, Context, Disposition, Layer, Need
 from gateway.policy.rules import STRICTNESS, OnUnknown, Policy, Rule
 from gateway.policy.values import PENDING, UNKNOWN, Found, Mark
@@ -113,8 +113,7 @@ class _Run:
         return max(ways, key=STRICTNESS.index, default=OnUnknown.SKIP)
 
     def _on_error(self, key: str) -> OnUnknown:
-        name = key.partition("(")[0]
-        found = FACTS.get(name) or FUNCTIONS.get(name)
+        found = declared(key)
         return self.policy.on_error.get(found.provider if found else "", OnUnknown.SKIP)
 
     def _apply(self, rule: Rule) -> Generator[Need, Found, None]:

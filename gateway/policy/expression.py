@@ -88,15 +88,15 @@ def key_of_call(text: str) -> tuple[Function, str]:
     return function, next(iter(compiler.facts))
 
 
-def fact_reader(fact: Fact, key: str, arguments: tuple[str, ...] = ()) -> Callable[[Context], Found]:
+def fact_reader(fact: Fact) -> Callable[[Context], Found]:
     """Each fact at most once a run, but one that rules change; a fetched one from its layer, or noted as pending."""
     if fact.is_live and fact.read is not None:
-        return _live_reader(key, fact.read)
-    return _reader(key, fact.read, Need(key, fact.name, arguments, fact.stage, fact.cost, fact.provider))
+        return _live_reader(fact.name, fact.read)
+    return _reader(fact.read, Need(fact.name, fact.name, (), fact.stage, fact.cost, fact.provider))
 
 
-def _reader(key: str, read: Callable[[Context], Found] | None, need: Need) -> Callable[[Context], Found]:
-    number = ORDER[need.stage]
+def _reader(read: Callable[[Context], Found] | None, need: Need) -> Callable[[Context], Found]:
+    key, number = need.key, ORDER[need.stage]
 
     def run(context: Context) -> Found:
         value = context.seen.get(key, _NOT_SEEN)
@@ -238,7 +238,7 @@ class _Compiler:
             raise self.source.error(node, f"unknown fact `{name}`{suggestion(name, known)}")
         self._check_stage(node, "fact", fact)
         self.facts[name] = None
-        return Node(fact.kind, fact_reader(fact, name))
+        return Node(fact.kind, fact_reader(fact))
 
     def _check_stage(self, node: ast.expr, what: str, fact: Fact | Function) -> None:
         if not is_known_at(fact, self.stage):
@@ -286,7 +286,7 @@ class _Compiler:
         # What changes from moment to moment is learnt anew at each stage that asks.
         home = self.stage if function.is_momentary else function.home(arguments)
         need = Need(key, name, arguments, home, function.cost, function.provider)
-        return Node(function.kind, _reader(key, read, need))
+        return Node(function.kind, _reader(read, need))
 
     def _literal_texts(self, node: ast.Call, function: Function) -> tuple[str, ...]:
         texts = tuple(

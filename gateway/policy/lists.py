@@ -7,7 +7,7 @@ from functools import lru_cache
 from ipaddress import IPv4Network, IPv6Network, ip_address, ip_network
 from pathlib import Path
 
-from gateway.core.address import parse_domain, parse_mailbox
+from gateway.core.address import parse_domain, parse_mailbox, unmapped
 from gateway.core.errors import ConfigError
 
 _COMMENT = re.compile(r"(?:^|\s)#.*")
@@ -30,15 +30,18 @@ class NetworkSet:
         )
 
 
+def network_set(texts: Iterable[str]) -> NetworkSet:
+    """Raises ValueError."""
+    return NetworkSet(map(ip_network, texts))
+
+
 @lru_cache(maxsize=16384)
 def _number_of(text: str) -> tuple[int, int]:
     """An address as number and version, IPv4-mapped ones as IPv4; version 0 for what is no address."""
     try:
-        address = ip_address(text)
+        address = unmapped(ip_address(text))
     except ValueError:
         return 0, 0
-    mapped = address.ipv4_mapped if address.version == 6 else None
-    address = mapped or address
     return int(address), address.version
 
 
@@ -153,7 +156,7 @@ def build(kind: str, entries: Iterable[str]) -> Entries:
     """Raises ValueError when an entry is not of the kind."""
     match kind:
         case "networks":
-            return NetworkSet([ip_network(entry) for entry in entries])
+            return network_set(entries)
         case "domains":
             return DomainSet(entries)
         case "addresses":

@@ -234,7 +234,7 @@ def _template(text: str, offset: int, stage: Stage) -> Template:
             raise ExpressionError(why, offset + match.start(1), max(1, len(name)))
         if not is_known_at(fact, stage):
             raise ExpressionError(f"`{name}` is not known yet", offset + match.start(1), len(name))
-        parts += (text[end : match.start()], fact_reader(fact, name))
+        parts += (text[end : match.start()], fact_reader(fact))
         names.append(name)
         end = match.end()
     stray = re.search(r"[{}]", _PLACE.sub(lambda match: " " * len(match[0]), text))

@@ -6,7 +6,7 @@ Which rates a policy asks for is known when it is loaded; only those are counted
 from dataclasses import dataclass
 
 from gateway.core.address import Mailbox
-from gateway.core.ports import client_key
+from gateway.core.ports import client_network
 from gateway.core.verdict import Stage
 from gateway.policy.context import Context
 from gateway.policy.durations import parse_window
@@ -54,7 +54,7 @@ def _who(key: str, context: Context) -> str | None:
         case "client":
             return ip
         case "network":
-            return client_key("net", ip) if ":" in ip else f"net:{ip.rpartition('.')[0]}"
+            return client_network(ip)
         case "user":
             return context.session.user
         case "sender":

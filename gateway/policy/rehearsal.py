@@ -4,13 +4,13 @@ Tests, explain and replay are all rehearsals: the stages in order, as the driver
 """
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
 from gateway.core.address import Domain, Mailbox, parse_mailbox, path_or_null
 from gateway.core.transaction import Session, Tls
 from gateway.core.verdict import DISPOSING, Action, Decision, Matched, Stage
 from gateway.message.header import parse_header
-from gateway.policy.catalogue import FACTS, FUNCTIONS
+from gateway.policy.catalogue import declared
 from gateway.policy.context import ORDER, STAGES, Context, Layer, MessageFacts, Need, new_layers
 from gateway.policy.engine import decide
 from gateway.policy.lists import NetworkSet
@@ -60,7 +60,7 @@ class Rehearsal:
 
 def neutral(need: Need) -> Found:
     """A fetched fact's value where nobody says otherwise."""
-    found = FACTS.get(need.name) or FUNCTIONS.get(need.name)
+    found = declared(need.key)
     return UNKNOWN if found is None else found.neutral
 
 
@@ -83,7 +83,7 @@ def rehearse(
     decisions: list[Decision] = []
     disposed: Decision | None = None
     for stage in STAGES[: ORDER[last] + 1]:
-        decision = decide(policy, stage, replace(context, seen={}, pending=[]), fetch, full=full)
+        decision = decide(policy, stage, context.anew(), fetch, full=full)
         decisions.append(decision)
         if decision.verdict.refuses:
             disposed = decision

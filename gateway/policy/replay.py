@@ -9,10 +9,10 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from gateway.core.verdict import REFUSING, Action, Stage
+from gateway.core.verdict import REFUSING, Action, Guard, Stage
 from gateway.policy.catalogue import of_recipient
-from gateway.policy.context import ORDER
-from gateway.policy.rehearsal import Rehearsal, Surroundings, rehearse
+from gateway.policy.context import later
+from gateway.policy.rehearsal import Surroundings, rehearse
 from gateway.policy.rules import Policy
 from gateway.policy.values import UNKNOWN, Found
 
@@ -76,12 +76,6 @@ def replay(policy: Policy, record: Mapping[str, Any]) -> Iterator[Replayed]:
             yield Replayed(name, recipient, before, after)
 
 
-def rehearse_record(policy: Policy, record: Mapping[str, Any], recipient: str, *, full: bool = False) -> Rehearsal:
-    """Raises NotRecorded."""
-    facts = facts_of(record, recipient)
-    return rehearse(policy, facts, _NO_RULES, _last_stage(record), full=full)
-
-
 def facts_of(record: Mapping[str, Any], recipient: str) -> RecordedFacts:
     """All that was known when this recipient's mail was judged."""
     found = RecordedFacts()
@@ -112,8 +106,7 @@ def _value(value: object) -> Found:
 
 
 def _last_stage(record: Mapping[str, Any]) -> Stage:
-    stages = [Stage(each["stage"]) for each in record["decisions"]]
-    return max(stages, key=ORDER.__getitem__, default=Stage.CONNECT)
+    return later(Stage.CONNECT, *(Stage(each["stage"]) for each in record["decisions"]))
 
 
 def _decisions_for(record: Mapping[str, Any], recipient: str) -> list[Mapping[str, Any]]:
@@ -148,27 +141,19 @@ def _before(record: Mapping[str, Any], recipient: str) -> Outcome:
 def _after(policy: Policy, record: Mapping[str, Any], recipient: str, last: Stage) -> Outcome:
     facts = facts_of(record, recipient)
     found = rehearse(policy, facts, _NO_RULES, last)
-    if found.action in REFUSING:
-        return Outcome(found.action.value, found.rule)
-    guard = _guard(record, recipient)
-    if guard is not None:
-        return guard
-    if found.action is Action.ACCEPT:
-        return Outcome(Action.ACCEPT.value, "")
-    return Outcome(found.action.value, found.rule)
+    if found.action not in REFUSING:
+        guard = _guard(record, recipient, facts)
+        if guard is not None:
+            return guard
+    return Outcome(found.action.value, "" if found.action is Action.ACCEPT else found.rule)
 
 
-def _guard(record: Mapping[str, Any], recipient: str) -> Outcome | None:
+def _guard(record: Mapping[str, Any], recipient: str, facts: RecordedFacts) -> Outcome | None:
     """What holds whatever the rules say: a guard's refusal then, and no relaying for strangers now."""
     for each in _decisions_for(record, recipient):
-        if each["rule"] in GUARDS:
+        if each["rule"] in list(Guard):
             return Outcome(each["action"], each["rule"])
-    facts = facts_of(record, recipient)
-    known = dict(facts)
-    may_relay = bool(record["trusted"]) or bool(record["user"])
-    if not may_relay and known.get("recipient.is_local") is False and known.get("recipient.is_relayed") is False:
-        return Outcome(Action.REJECT.value, "relay guard")
+    is_foreign = facts.get("recipient.is_local") is False and facts.get("recipient.is_relayed") is False
+    if is_foreign and not record["trusted"] and not record["user"]:
+        return Outcome(Action.REJECT.value, Guard.RELAY.value)
     return None
-
-
-GUARDS = frozenset({"relay guard", "null reverse-path", "our own name in HELO", "hop count"})

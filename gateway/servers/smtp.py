@@ -18,7 +18,7 @@ from gateway.core.ident import LENGTH, new_id
 from gateway.core.ports import Counters
 from gateway.core.reply import Reply, reply
 from gateway.core.transaction import Envelope, Recipient, Session
-from gateway.core.verdict import DISPOSING, Action, Decision, Stage, Verdict
+from gateway.core.verdict import DISPOSING, Action, Decision, Guard, Stage, Verdict
 from gateway.message.blob import Blob
 from gateway.message.header import MAX_HEADER, Header, parse_header
 from gateway.policy.context import Context, MessageFacts
@@ -135,7 +135,7 @@ class SmtpDriver:
             return None
         if stage is Stage.HELO and not session.may_relay and session.helo.lower() == self._service.settings.hostname:
             answer = reply(550, "5.7.1", "HELO with our own name")
-            decision, context = self._guard(stage, "our own name in HELO", answer), None
+            decision, context = self._guard(stage, Guard.OWN_NAME, answer), None
         else:
             context = self._context(session)
             decision = await self._judge.decide(stage, context)
@@ -242,13 +242,13 @@ class SmtpDriver:
         is_local = directory.is_local(path.domain)
         denied = reply(554, "5.7.1", f"<{path}>: relay access denied")
         if not is_local and not directory.is_relayed(path.domain):
-            return self._guard(Stage.RECIPIENT, "relay guard", denied)
+            return self._guard(Stage.RECIPIENT, Guard.RELAY, denied)
         if not is_local and any(char in path.local_part for char in "%!@"):
             # Sender-specified routing: the next hop may trust us and follow it.
-            return self._guard(Stage.RECIPIENT, "relay guard", denied)
+            return self._guard(Stage.RECIPIENT, Guard.RELAY, denied)
         if envelope.reverse_path.is_null and len(envelope.recipients) >= MAX_NULL_RECIPIENTS:
             answer = reply(452, "4.5.3", "Too many recipients for the null reverse-path")
-            return self._guard(Stage.RECIPIENT, "null reverse-path", answer)
+            return self._guard(Stage.RECIPIENT, Guard.NULL_SENDER, answer)
         return None
 
     def _postmaster(self) -> Mailbox | None:
@@ -312,7 +312,7 @@ class SmtpDriver:
         hops = header.count("Received")
         if hops > self._service.settings.hops:
             answer = reply(554, "5.4.6", f"Mail loop: {hops} Received fields")
-            decision = self._guard(Stage.MESSAGE, "hop count", answer)
+            decision = self._guard(Stage.MESSAGE, Guard.HOPS, answer)
             return Judged([(decision, "", None)], decision.verdict.reply, ()), header, blob
         context = self._context(session)
         context.reverse_path = envelope.reverse_path
@@ -342,10 +342,10 @@ class SmtpDriver:
             layers=self._judge.layers,
         )
 
-    def _guard(self, stage: Stage, name: str, answer: Reply) -> Decision:
+    def _guard(self, stage: Stage, guard: Guard, answer: Reply) -> Decision:
         decision_id = new_id()
         action = Action.DEFER if answer.is_temporary else Action.REJECT
-        return Decision(decision_id, stage, Verdict(action, name, answer.with_id(decision_id)))
+        return Decision(decision_id, stage, Verdict(action, guard.value, answer.with_id(decision_id)))
 
     def failed(self, session: Session, verb: str, error: Exception) -> Reply:
         if isinstance(error, StorageFull):

@@ -14,13 +14,12 @@ from gateway.core.transaction import Recipient
 from gateway.core.verdict import Action, Decision, Delay, Matched, Stage, Verdict
 from gateway.policy.catalogue import FACTS, of_recipient
 from gateway.policy.context import ORDER, Context, Layer, Need, layers_from, new_layers
+from gateway.policy.effects import MAX_DELAY_S
 from gateway.policy.engine import judge
 from gateway.policy.rules import Policy
 from gateway.policy.values import Found
 from gateway.queue.intake import Handling, Part
 from gateway.telemetry.metrics import Metrics
-
-MAX_DELAY_S = 30.0  # of one stage, all its rules together
 
 
 class FactSource(Protocol):
@@ -138,11 +137,7 @@ class SessionJudge:
         return (*given, *values)
 
     def _for_recipient(self, context: Context, recipient: Recipient, layer: Layer) -> Context:
-        layers = (*self.layers[:3], layer, Layer())
-        return Context(
-            context.session, context.directory, context.hostname, context.errors, context.transactions,
-            context.reverse_path, recipient.forward_path, context.recipient_count, context.message, layers,
-        )  # fmt: skip
+        return context.anew(recipient=recipient.forward_path, layers=(*self.layers[:3], layer, Layer()))
 
 
 async def _wait(decisions: list[Decision]) -> None:

@@ -11,6 +11,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from ipaddress import ip_address
 
+from gateway.core.address import unmapped
 from gateway.core.ident import new_id
 from gateway.core.ports import client_key
 from gateway.core.reply import Reply, reply
@@ -174,6 +175,4 @@ class SmtpListener:
 
 def _plain_ip(text: str) -> str:
     """IPv4-mapped addresses as IPv4, zones dropped."""
-    address = ip_address(text.partition("%")[0])
-    mapped = address.ipv4_mapped if address.version == 6 else None
-    return str(mapped or address)
+    return str(unmapped(ip_address(text.partition("%")[0])))

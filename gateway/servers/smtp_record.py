@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from gateway.core.reply import Reply
 from gateway.core.transaction import Session
 from gateway.core.verdict import Decision, Stage
-from gateway.policy.catalogue import FACTS, FUNCTIONS
+from gateway.policy.catalogue import FACTS, declared
 from gateway.policy.context import Context
 from gateway.policy.values import UNKNOWN
 from gateway.telemetry.recorder import Recorder
@@ -153,8 +153,7 @@ class _Told:
         for layer in context.layers:
             for key, at in layer.learnt.items():
                 if key not in self.fetched:
-                    name = key.partition("(")[0]
-                    fact = FACTS.get(name) or FUNCTIONS.get(name)
+                    fact = declared(key)
                     self.fetched[key] = {"by": fact.provider if fact else "", "age": round(now - at, 3)}
 
 

@@ -5,7 +5,9 @@ LOGIN and the DEST attributes are not offered: a sign-in is never taken on someb
 
 import re
 from dataclasses import dataclass
-from ipaddress import IPv6Address, ip_address
+from ipaddress import ip_address
+
+from gateway.core.address import unmapped
 
 _HEX = re.compile(r"\+([0-9A-Fa-f]{2})")
 _UNKNOWN = ("[UNAVAILABLE]", "[TEMPUNAVAIL]")
@@ -51,8 +53,7 @@ def _address(text: str | None) -> str | None:
         raise XclientError("ADDR is no IP address") from None
     if "%" in str(address):
         raise XclientError("ADDR has a zone")
-    # An IPv4 client is one and the same however it is written: lists, rates and trust go by its IPv4 address.
-    return str(address.ipv4_mapped or address) if isinstance(address, IPv6Address) else str(address)
+    return str(unmapped(address))
 
 
 def _port(text: str | None) -> int | None:

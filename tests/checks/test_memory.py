@@ -121,15 +121,3 @@ def test_what_the_greylist_cannot_write_costs_no_mail(
 def test_the_greylist_is_kept_only_where_the_policy_asks_for_it(kept: Kept, tmp_path: Path) -> None:
     tried(kept, asking(tmp_path, 'rate("client", "1h", "messages") > 3'), coming(), is_accepted=True)
     assert kept.greylisted == []
-
-
-def test_a_greylist_that_cannot_be_written_costs_no_mail(tmp_path: Path) -> None:
-    rule = "  - defer: new\n    when: greylist.state == 'new'\n"
-    policy = policy_of(tmp_path, {"a.yaml": f"stage: recipient\nrules:\n{rule}"})
-
-    class Broken(Kept):
-        async def put(self, key: str, seen: Seen) -> None:
-            raise OSError("disk")
-
-    where = context(STRANGER, sender="a@b.example", recipient="alice@example.org")
-    asyncio.run(Broken().memory.tried_recipient(policy, where, is_accepted=True))

@@ -233,7 +233,7 @@ def test_a_reply_reads_as_written(tmp_path: Path, reply: str, line: str) -> None
 
 @given(st.text(max_size=600))
 def test_a_reply_with_any_fact_is_one_printable_line(name: str) -> None:
-    place = fact_reader(FACTS["helo.name"], "helo.name")
+    place = fact_reader(FACTS["helo.name"])
     template = ReplyTemplate(550, "5.7.1", Template(("<", place, "> and <", place, "> are no name")))
     looked_at = context()
     looked_at.seen["helo.name"] = name
