@@ -161,10 +161,8 @@ def build_routes(config: Config) -> Routes:
         domain: _fixed(config, hop, f"relay_domains.{domain}") if hop.host else None
         for domain, hop in config.relay_domains.items()
     }
-    default = config.routes.get("default")
-    return Routes(
-        frozenset(config.domains), relayed, None if default is None else _fixed(config, default, "routes.default")
-    )
+    named = {name: _fixed(config, route, f"routes.{name}") for name, route in config.routes.items()}
+    return Routes(frozenset(config.domains), relayed, named)
 
 
 def _fixed(config: Config, hop: NextHop, key: str) -> FixedHost:

@@ -82,6 +82,7 @@ Count = Annotated[int, BeforeValidator(_no_truth), Field(ge=1, le=1_000_000)]
 Port = Annotated[int, BeforeValidator(_no_truth), Field(ge=1, le=65535)]
 Addresses = tuple[Annotated[str, AfterValidator(_address)], ...]
 Networks = tuple[Annotated[str, AfterValidator(_network)], ...]
+RouteName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]{0,39}$")]
 HostName = Annotated[str, AfterValidator(_host_name)]
 
 
@@ -216,7 +217,7 @@ class Config(Section):
     networks: NetworkSettings = NetworkSettings()
     domains: dict[HostName, LocalDomain] = {}
     relay_domains: dict[HostName, NextHop] = {}
-    routes: dict[Literal["default"], Route] = {}
+    routes: dict[RouteName, Route] = {}
     delivery: Delivery = Delivery()
     dns: Dns = Dns()
     checks: Checks = Checks()

@@ -4,7 +4,7 @@ from gateway.config import Config
 from gateway.policy.cases import load_tested_policy
 from gateway.policy.lists import network_set
 from gateway.policy.rehearsal import Surroundings
-from gateway.policy.rules import OnUnknown, Policy
+from gateway.policy.rules import Ground, OnUnknown, Policy
 
 
 def surroundings_of(config: Config) -> Surroundings:
@@ -18,9 +18,9 @@ def surroundings_of(config: Config) -> Surroundings:
 
 def applied_policy(config: Config) -> Policy:
     """Loaded and tested. Raises ConfigError."""
-    return load_tested_policy(config.policies, surroundings_of(config), on_error=on_error_of(config))
+    return load_tested_policy(config.policies, surroundings_of(config), ground_of(config))
 
 
-def on_error_of(config: Config) -> dict[str, OnUnknown]:
-    """What the failure of each check means where a rule says nothing."""
-    return {name: OnUnknown(getattr(config.checks, name).on_error) for name in type(config.checks).model_fields}
+def ground_of(config: Config) -> Ground:
+    ways = {name: OnUnknown(getattr(config.checks, name).on_error) for name in type(config.checks).model_fields}
+    return Ground(ways, frozenset(config.routes))

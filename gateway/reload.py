@@ -17,7 +17,7 @@ from gateway.config import Config
 from gateway.core.errors import ConfigError
 from gateway.policy.loader import load_policy, sources_of, version_of
 from gateway.policy.rules import Policy
-from gateway.policy_folder import applied_policy, on_error_of
+from gateway.policy_folder import applied_policy, ground_of
 from gateway.process import Shared
 from gateway.telemetry import log
 
@@ -50,7 +50,7 @@ def read_outcome(data: Path) -> Outcome | None:
 
 def copied_policy(config: Config, version: str) -> Policy:
     """In a worker: the policy of an outcome."""
-    return load_policy(_copies(config.data) / version / "policies", on_error=on_error_of(config))
+    return load_policy(_copies(config.data) / version / "policies", ground_of(config))
 
 
 def forget(data: Path) -> None:

@@ -36,6 +36,13 @@ QUEUE_DRAIN_S = 10.0
 UPKEEP_S = 5.0
 PRUNE_S = 600.0
 
+# As smarthost_tls_total{policy} calls them; a connection in clear is not counted there.
+_TLS_POLICIES = {
+    TlsMode.MAY: "may",
+    TlsMode.ENCRYPT: "encrypt",
+    TlsMode.VERIFY: "verify",
+    TlsMode.IMPLICIT: "verify",
+}
 _log = log.get("roles")
 
 
@@ -57,8 +64,7 @@ async def run_queue(process: Process) -> None:
 
     def connected(connection: Connection) -> None:
         if connection.tls_version:
-            policy = "verify" if connection.target.mode in (TlsMode.VERIFY, TlsMode.IMPLICIT) else "may"
-            found.tls.labels("out", connection.tls_version, policy).inc()
+            found.tls.labels("out", connection.tls_version, _TLS_POLICIES[connection.target.mode]).inc()
 
     delivery = config.delivery
     pool = Pool(PoolSettings(config.gateway.hostname, delivery.connect_timeout, delivery.source), connected)

@@ -18,9 +18,10 @@ from gateway.policy.context import later
 from gateway.policy.loader import load_policy
 from gateway.policy.purefunctions import PURE
 from gateway.policy.rehearsal import Surroundings, rehearse
+from gateway.policy.rules import Policy
 from gateway.policy.schema import rules_schema, tests_schema
 from gateway.policy.values import Found
-from gateway.policy_folder import surroundings_of
+from gateway.policy_folder import ground_of, surroundings_of
 
 folder_argument = click.argument("folder", required=False, type=click.Path(path_type=Path, file_okay=False))
 
@@ -30,12 +31,13 @@ def policy() -> None:
     """Policies: check, test, explain."""
 
 
-def _open(folder: Path | None, config_path: Path) -> tuple[Path, Surroundings]:
-    """The folder, and what its tests are at home in; without a configuration nothing is local."""
+def _open(folder: Path | None, config_path: Path) -> tuple[Policy, Path, Surroundings]:
+    """The policy, its folder, and what its tests are at home in; without a configuration nothing is local."""
     if folder is not None and not config_path.exists():
-        return folder, Surroundings()
+        return load_policy(folder), folder, Surroundings()
     config = load_config(config_path)
-    return folder or config.policies, surroundings_of(config)
+    where = folder or config.policies
+    return load_policy(where, ground_of(config)), where, surroundings_of(config)
 
 
 @policy.command("check")
@@ -45,8 +47,7 @@ def policy_check(folder: Path | None, config_path: Path) -> None:
     """Parse, check types, lint, run the tests."""
 
     def body() -> int:
-        where, around = _open(folder, config_path)
-        found = load_policy(where)
+        found, where, around = _open(folder, config_path)
         for warning in found.warnings:
             click.echo(f"warning: {warning}", err=True)
         results = run_cases(where, found, around)
@@ -69,8 +70,7 @@ def policy_test(folder: Path | None, config_path: Path, junit: Path | None) -> N
     """Run tests/*.yaml; a failing case is shown with the rules it went through."""
 
     def body() -> int:
-        where, around = _open(folder, config_path)
-        found = load_policy(where)
+        found, where, around = _open(folder, config_path)
         results = run_cases(where, found, around)
         for result in results:
             if result.failure:
@@ -128,8 +128,7 @@ def policy_explain(
     values = _given(facts, options)
 
     def body() -> int:
-        where, around = _open(folder, config_path)
-        found = load_policy(where)
+        found, _, around = _open(folder, config_path)
         octets = None if message is None else as_message(message.read_bytes())
         last = Stage.MESSAGE if octets is not None else later(Stage.RECIPIENT, *stages_of(values))
         rehearsal = rehearse(found, values, around, last, message=octets, full=True)

@@ -12,6 +12,7 @@ from gateway.cli.context import NO, USAGE, config_option, fail, guarded, json_op
 from gateway.config import Config, parse_duration
 from gateway.policy.loader import load_policy
 from gateway.policy.replay import Replayed, replay
+from gateway.policy_folder import ground_of
 from gateway.storage.sqlite_trace import FoundEvent, SqliteTrace
 
 EXAMPLES = 5  # ids shown of each change
@@ -44,8 +45,8 @@ def policy_replay(candidate: Path, since: str, fail_on_change: bool, config_path
     """Take recorded transactions through a candidate policy: which verdicts change, by rule, with examples."""
 
     def body() -> int:
-        found = load_policy(candidate)
         config = open_config(config_path)
+        found = load_policy(candidate, ground_of(config))
         results: list[Replayed] = []
         count = 0
         for event in _recorded(config, since):
@@ -92,7 +93,7 @@ def policy_coverage(since: str, config_path: Path, as_json: bool) -> None:
 
     def body() -> int:
         config = open_config(config_path)
-        found = load_policy(config.policies)
+        found = load_policy(config.policies, ground_of(config))
         hits: Counter[str] = Counter()
         for event in _recorded(config, since):
             decisions = event.data["decisions"]

@@ -79,7 +79,33 @@ class Delay:
         return f"delay {self.seconds:g}"
 
 
-Effect = AddHeader | TagSubject | Redirect | Bcc | Delay
+class Protection(StrEnum):
+    """What the way to the next host must be. VERIFIED: its certificate is valid and names it, too."""
+
+    ANY = ""
+    ENCRYPTED = "encrypted"
+    VERIFIED = "verified"
+
+
+@dataclass(frozen=True, slots=True)
+class ByRoute:
+    """name: of a `[routes.NAME]`."""
+
+    name: str
+
+    def __str__(self) -> str:
+        return f"route {self.name}"
+
+
+@dataclass(frozen=True, slots=True)
+class RequireTls:
+    protection: Protection
+
+    def __str__(self) -> str:
+        return f"require_tls {self.protection}"
+
+
+Effect = AddHeader | TagSubject | Redirect | Bcc | ByRoute | RequireTls | Delay
 
 
 @dataclass(frozen=True, slots=True)

@@ -22,12 +22,13 @@ READ_SIZE = 16 * 1024
 
 
 class TlsMode(Enum):
-    """NONE: in clear. MAY: STARTTLS where offered, any certificate. VERIFY: STARTTLS or nothing. IMPLICIT: from the
-    start.
+    """NONE: in clear. MAY: STARTTLS where offered, any certificate. ENCRYPT: STARTTLS or nothing, any certificate.
+    VERIFY: STARTTLS or nothing, a certificate that names the host. IMPLICIT: from the start, and as VERIFY.
     """
 
     NONE = auto()
     MAY = auto()
+    ENCRYPT = auto()
     VERIFY = auto()
     IMPLICIT = auto()
 
@@ -147,7 +148,7 @@ class Connection:
         mode = self.target.mode
         if mode is TlsMode.IMPLICIT:
             self._note_tls()
-        elif mode is TlsMode.VERIFY or (mode is TlsMode.MAY and self.extensions.has("STARTTLS")):
+        elif mode in (TlsMode.ENCRYPT, TlsMode.VERIFY) or (mode is TlsMode.MAY and self.extensions.has("STARTTLS")):
             await self._start_tls(hostname, context)
         if credentials is not None:
             await self._sign_in(credentials)
@@ -168,7 +169,7 @@ class Connection:
 
     async def _start_tls(self, hostname: str, context: ssl.SSLContext | None) -> None:
         if context is None or not self.extensions.has("STARTTLS"):
-            raise HostUnusable(_trouble(self.target, "TLS is required and not offered", "4.7.4"))
+            raise HostUnusable(_trouble(self.target, "TLS is required and not offered", "4.7.4"), tls=True)
         answer = await self._command(b"STARTTLS\r\n")
         if answer.code != 220:
             raise HostUnusable(self._quote(answer), tls=True)

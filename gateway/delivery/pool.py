@@ -136,7 +136,7 @@ class Pool:
     def _context(self, target: Target, ca_file: str | None) -> ssl.SSLContext | None:
         if target.mode is TlsMode.NONE:
             return None
-        key = (target.mode is not TlsMode.MAY, ca_file)
+        key = (target.mode in (TlsMode.VERIFY, TlsMode.IMPLICIT), ca_file)
         if key not in self._contexts:
             self._contexts[key] = client_context(verify=key[0], cafile=ca_file)
         return self._contexts[key]

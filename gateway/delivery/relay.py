@@ -11,6 +11,7 @@ from gateway.core.address import Domain, Mailbox, ReversePath
 from gateway.core.outcome import Deferred, Delivered, Failed, Outcome
 from gateway.core.ports import DnsFailure, Resolver
 from gateway.core.reply import Reply, reply
+from gateway.core.verdict import Protection
 from gateway.delivery.connection import (
     Connection,
     ConnectionLost,
@@ -29,6 +30,11 @@ from gateway.smtp.client import Outgoing, needs_7bit, unfit
 READ_SIZE = 256 * 1024
 MAX_TRIES = 5  # addresses tried in one attempt
 
+_MODES = {
+    Protection.ANY: TlsMode.MAY,
+    Protection.ENCRYPTED: TlsMode.ENCRYPT,
+    Protection.VERIFIED: TlsMode.VERIFY,
+}
 CONVERSION_NEEDED = reply(554, "5.6.3", "The next host takes 7-bit mail only; this message is 8-bit (RFC 6152)")
 
 
@@ -45,6 +51,7 @@ class Delivery:
     smtputf8: bool
     ret: str
     envid: str
+    protection: Protection = Protection.ANY
 
     @property
     def size(self) -> int:
@@ -98,7 +105,10 @@ class Relay:
                     answer = reply(554, "5.4.6", f"Mail for {domain} loops back to this host")
                     return last or [Failed(answer)] * len(delivery.recipients)
                 except HostUnusable as error:
-                    last = [Deferred(error.reply, host.name, host_down=error.is_down)] * len(delivery.recipients)
+                    # What this message asks for beyond others' need is no reason to keep theirs waiting.
+                    is_own = error.tls and delivery.protection is not Protection.ANY
+                    down = error.is_down and not is_own
+                    last = [Deferred(error.reply, host.name, host_down=down)] * len(delivery.recipients)
                     continue
                 if outcomes is not None and not _is_all_host_trouble(outcomes):
                     return outcomes
@@ -123,7 +133,7 @@ class Relay:
         self, delivery: Delivery, host: Host, address: str, route: ByMx | FixedHost, is_ours: Callable[[], bool]
     ) -> list[Outcome] | None:
         """None when the connection was lost in mid-transaction. Raises HostUnusable, HostBusy, LoopsBack."""
-        mode, port, credentials, ca_file = self._manner(route)
+        mode, port, credentials, ca_file = self._manner(route, delivery.protection)
         target = Target(host.name, address, port, mode, credentials.username if credentials else "")
         try:
             connection = await self._pool.acquire(target, credentials, ca_file)
@@ -171,16 +181,19 @@ class Relay:
     async def _has_8bit(delivery: Delivery) -> bool:
         return delivery.has_8bit() if delivery.is_small else await asyncio.to_thread(delivery.has_8bit)
 
-    def _manner(self, route: ByMx | FixedHost) -> tuple[TlsMode, int, Credentials | None, str | None]:
+    def _manner(
+        self, route: ByMx | FixedHost, protection: Protection
+    ) -> tuple[TlsMode, int, Credentials | None, str | None]:
+        mode = _MODES[protection]
         match route:
             case ByMx():
-                return TlsMode.MAY, self._port, None, None
+                return mode, self._port, None, None
             case FixedHost():
                 credentials = Credentials(route.username, route.password, route.auth) if route.username else None
                 if route.scheme == "submissions":
                     mode = TlsMode.IMPLICIT
-                else:
-                    mode = TlsMode.VERIFY if route.must_verify else TlsMode.MAY
+                elif route.must_verify:
+                    mode = TlsMode.VERIFY
                 return mode, route.port, credentials, route.ca_file
 
 

@@ -3,6 +3,10 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from gateway.core.address import Domain
+
+_PREFIX = "route:"  # no domain has a colon, but in brackets
+
 
 @dataclass(frozen=True, slots=True)
 class Local:
@@ -34,23 +38,41 @@ class FixedHost:
         return bool(self.username)
 
 
-Route = Local | ByMx | FixedHost
+@dataclass(frozen=True, slots=True)
+class NoRoute:
+    """Mail waits for a route that the configuration has no more."""
+
+    name: str
+
+
+Route = Local | ByMx | FixedHost | NoRoute
+
+
+def destination_of(route: str, domain: Domain) -> str:
+    """What recipients that go the same way have in common. route: the name that a policy has chosen, or none."""
+    return f"{_PREFIX}{route}" if route else domain.ascii
 
 
 class Routes:
-    """local: domains of the store; relayed: next hops of relay domains; default: for all others, None: MX look-up."""
+    """local: domains of the store; relayed: next hops of relay domains; named: those that policies choose; `default`
+    takes all others, who else go by MX look-up.
+    """
 
     def __init__(
-        self, local: frozenset[str], relayed: Mapping[str, FixedHost | None], default: FixedHost | None
+        self, local: frozenset[str], relayed: Mapping[str, FixedHost | None], named: Mapping[str, FixedHost]
     ) -> None:
         self._local = local
         self._relayed = relayed
-        self._default = default
+        self._named = named
 
     def route(self, domain: str) -> Route:
+        """domain: or what else `destination_of` gives."""
+        if domain.startswith(_PREFIX):
+            name = domain.removeprefix(_PREFIX)
+            return self._named.get(name) or NoRoute(name)
         if domain in self._local:
             return Local()
         if domain in self._relayed:
             # Without a host of its own a relay domain goes to its MX hosts behind us, never to the default route.
             return self._relayed[domain] or ByMx()
-        return self._default or ByMx()
+        return self._named.get("default") or ByMx()

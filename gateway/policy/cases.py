@@ -26,7 +26,7 @@ from gateway.policy.lists import network_set
 from gateway.policy.loader import load_policy
 from gateway.policy.nodes import YamlFile
 from gateway.policy.rehearsal import Rehearsal, Surroundings, rehearse
-from gateway.policy.rules import ON_ERROR, OnUnknown, Policy
+from gateway.policy.rules import NO_GROUND, Ground, Policy
 from gateway.policy.syntax import ExpressionError, suggestion
 from gateway.policy.values import UNKNOWN, Found, Kind
 
@@ -86,9 +86,9 @@ def load_cases(folder: Path, policy: Policy, around: Surroundings) -> tuple[Case
     return tuple(found)
 
 
-def load_tested_policy(folder: Path, around: Surroundings, *, on_error: Mapping[str, OnUnknown] = ON_ERROR) -> Policy:
+def load_tested_policy(folder: Path, around: Surroundings, ground: Ground = NO_GROUND) -> Policy:
     """A policy that may be applied: it loads, and its tests hold. Raises ConfigError."""
-    policy = load_policy(folder, on_error=on_error)
+    policy = load_policy(folder, ground)
     failed = [str(result) for result in run_cases(folder, policy, around) if result.failure]
     if failed:
         raise ConfigError("\n".join(failed))

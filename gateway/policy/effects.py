@@ -1,18 +1,19 @@
 """The effects of `do:`: what each key takes, and the value it gives when its rule matches."""
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 
 from gateway.core.address import parse_mailbox
-from gateway.core.verdict import AddHeader, Bcc, Delay, Effect, Redirect, TagSubject
+from gateway.core.verdict import AddHeader, Bcc, ByRoute, Delay, Effect, Protection, Redirect, RequireTls, TagSubject
 from gateway.policy.context import Context
 from gateway.policy.rules import EffectTemplate
+from gateway.policy.syntax import suggestion
 from gateway.policy.template import Template
 from gateway.policy.values import Mark
 
 MAX_DELAY_S = 30.0  # of one rule, and of all rules of a stage together
 MAX_HEADER_VALUE = 900  # characters, so that the line stays under 998
-KEYS = ("score", "mark", "add_header", "tag_subject", "redirect", "bcc", "delay")
+KEYS = ("score", "mark", "add_header", "tag_subject", "redirect", "bcc", "route", "require_tls", "delay")
 
 _FIELD_NAME = re.compile(r"[!-9;-~]{1,60}")
 # Fields that say where a message has been or who vouches for it are not a rule's to write.
@@ -21,11 +22,16 @@ _FORBIDDEN = re.compile(
     r"|dkim-signature|arc-.*|authentication-results|resent-.*)",
     re.IGNORECASE,
 )
+_PROTECTIONS = {"true": Protection.ENCRYPTED, "verified": Protection.VERIFIED}
 MARK = re.compile(r"[A-Za-z][A-Za-z0-9_-]{0,39}")
 
 
-def effect(key: str, text: str, template: Callable[[str, int], Template]) -> EffectTemplate:
-    """template(text, offset): compiles a part of the value that begins at `offset`. Raises ValueError."""
+def effect(
+    key: str, text: str, template: Callable[[str, int], Template], routes: Collection[str] | None
+) -> EffectTemplate:
+    """template(text, offset): compiles a part of the value that begins at `offset`; routes: names that the
+    configuration has, None: not known. Raises ValueError.
+    """
     match key:
         case "add_header":
             return _add_header(text, template)
@@ -37,6 +43,14 @@ def effect(key: str, text: str, template: Callable[[str, int], Template]) -> Eff
             return _constant(key, Redirect(str(parse_mailbox(text))))
         case "bcc":
             return _constant(key, Bcc(str(parse_mailbox(text))))
+        case "route":
+            if routes is not None and text not in routes:
+                raise ValueError(f"no route `{text}` in the configuration{suggestion(text, tuple(routes))}")
+            return _constant(key, ByRoute(text))
+        case "require_tls":
+            if text not in _PROTECTIONS:
+                raise ValueError("write `require_tls: true`, or `verified` to have the certificate checked too")
+            return _constant(key, RequireTls(_PROTECTIONS[text]))
         case _:
             return _constant(key, Delay(_seconds(text)))
 

@@ -15,7 +15,7 @@ from gateway.policy.expression import Condition, Number, compile_condition, comp
 from gateway.policy.lints import lint
 from gateway.policy.lists import NamedList, load_lists
 from gateway.policy.nodes import YamlFile
-from gateway.policy.rules import ON_ERROR, EffectTemplate, OnUnknown, Policy, Rule
+from gateway.policy.rules import NO_GROUND, EffectTemplate, Ground, OnUnknown, Policy, Rule
 from gateway.policy.syntax import ExpressionError, suggestion
 from gateway.policy.template import ReplyTemplate, Template
 from gateway.policy.values import Evaluate
@@ -29,11 +29,8 @@ _RULE_KEYS = (*Action, "when", "reply", "do", "mode", "on_unknown")
 _FILE_KEYS = ("stage", "rules")
 
 
-def load_policy(folder: Path, *, on_error: Mapping[str, OnUnknown] = ON_ERROR) -> Policy:
-    """Read every *.yaml of the folder in name order. Raises ConfigError naming all errors found, one after another.
-
-    on_error: by check, from [checks.NAME].
-    """
+def load_policy(folder: Path, ground: Ground = NO_GROUND) -> Policy:
+    """Read every *.yaml of the folder in name order. Raises ConfigError naming all errors found, one after another."""
     if not folder.is_dir():
         raise ConfigError(f"policies: {folder} is no folder")
     errors: list[str] = []
@@ -41,7 +38,7 @@ def load_policy(folder: Path, *, on_error: Mapping[str, OnUnknown] = ON_ERROR) -
     lists = load_lists(folder / "lists")  # what uses a broken list is not to blame: its error comes alone
     names: dict[str, str] = {}
     for path in sorted(folder.glob("*.yaml")):
-        loader = _FileLoader(path, folder, lists, names)
+        loader = _FileLoader(path, folder, lists, names, ground.routes)
         for stage, rule in loader.load():
             rules[stage].append(rule)
         errors += loader.file.errors
@@ -51,7 +48,7 @@ def load_policy(folder: Path, *, on_error: Mapping[str, OnUnknown] = ON_ERROR) -
     others = [
         f"{folder.name}/{path.name}: not read: a policy file ends in .yaml" for path in sorted(folder.glob("*.yml"))
     ]
-    return Policy(frozen, lists, (*others, *lint(frozen, lists)), version_of(sources_of(folder)), on_error)
+    return Policy(frozen, lists, (*others, *lint(frozen, lists)), version_of(sources_of(folder)), ground.on_error)
 
 
 def sources_of(folder: Path) -> dict[str, bytes]:
@@ -69,9 +66,17 @@ def version_of(sources: Mapping[str, bytes]) -> str:
 
 
 class _FileLoader:
-    def __init__(self, path: Path, folder: Path, lists: Mapping[str, NamedList], names: dict[str, str]) -> None:
+    def __init__(
+        self,
+        path: Path,
+        folder: Path,
+        lists: Mapping[str, NamedList],
+        names: dict[str, str],
+        routes: frozenset[str] | None,
+    ) -> None:
         self.file = YamlFile(path, f"{folder.name}/{path.name}", _SENTENCES)
         self.lists = lists
+        self.routes = routes
         self.names = names  # rule name to place, over the whole policy
 
     def load(self) -> Iterator[tuple[Stage, Rule]]:
@@ -180,7 +185,9 @@ class _FileLoader:
                 if key == "score":
                     score = compile_number(text, stage, self.lists)
                 else:
-                    found.append(effects.effect(key, text, lambda part, offset: _template(part, offset, stage)))
+                    found.append(
+                        effects.effect(key, text, lambda part, offset: _template(part, offset, stage), self.routes)
+                    )
             except ExpressionError as error:
                 self.file.expression_error(value, text, error)
             except ValueError as error:

@@ -30,6 +30,19 @@ ON_ERROR: Mapping[str, OnUnknown] = MappingProxyType({"antivirus": OnUnknown.DEF
 
 
 @dataclass(frozen=True, slots=True)
+class Ground:
+    """What a configuration says that rules stand on. on_error: by check; routes: names of its `[routes.NAME]`, None:
+    there is no configuration to look into.
+    """
+
+    on_error: Mapping[str, OnUnknown] = field(default_factory=lambda: ON_ERROR)
+    routes: frozenset[str] | None = None
+
+
+NO_GROUND = Ground()
+
+
+@dataclass(frozen=True, slots=True)
 class EffectTemplate:
     """One effect of `do:`; fill gives it, or PENDING while a fact in it is to be fetched."""
 

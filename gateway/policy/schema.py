@@ -50,6 +50,7 @@ def _effects() -> dict[str, object]:
     found: dict[str, object] = dict.fromkeys(effects.KEYS, _TEXT)
     found["score"] = {"type": ["number", "string"]}
     found["mark"] = {"anyOf": [_TEXT, {"type": "array", "items": _TEXT}]}
+    found["require_tls"] = {"enum": [True, "verified"]}
     found["delay"] = {"type": "number", "exclusiveMinimum": 0, "maximum": effects.MAX_DELAY_S}
     return found
 

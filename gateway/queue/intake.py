@@ -11,7 +11,7 @@ from gateway.core.address import parse_mailbox
 from gateway.core.ident import new_id
 from gateway.core.ports import Clock
 from gateway.core.transaction import Envelope, Recipient, Session
-from gateway.core.verdict import Action, AddHeader, Bcc, Effect, Redirect, TagSubject
+from gateway.core.verdict import Action, AddHeader, Bcc, ByRoute, Effect, Protection, Redirect, RequireTls, TagSubject
 from gateway.message import trace
 from gateway.message.blob import Blob
 from gateway.message.edit import missing_tags, tag_subject
@@ -124,6 +124,8 @@ class Intake:
             envid=envelope.envid,
             info={**info, "kept_by": handling.rule} if handling.rule else info,
             state=state,
+            route=_route(handling.effects),
+            protection=_protection(handling.effects),
         )
 
     def _missing_fields(self, header: Header, queue_id: str, now: float) -> bytes:
@@ -141,17 +143,33 @@ class Intake:
             first = wanted[0]
             orcpt = first.orcpt or f"rfc822;{first.forward_path}"
             wanted = (Recipient(parse_mailbox(redirects[-1]), orcpt, first.notify),)
-        self._expand(wanted, found)
+        self._expand(wanted, found, is_routed=bool(_route(part.handling.effects)))
         copies = [effect.address for effect in part.handling.effects if isinstance(effect, Bcc)]
         self._expand(tuple(Recipient(parse_mailbox(address), "", _NEVER) for address in copies), found)
         return tuple(found.values())
 
-    def _expand(self, recipients: tuple[Recipient, ...], found: dict[str, NewRecipient]) -> None:
+    def _expand(
+        self, recipients: tuple[Recipient, ...], found: dict[str, NewRecipient], *, is_routed: bool = False
+    ) -> None:
+        """is_routed: the host at the route's end knows what the addresses mean."""
         for recipient in recipients:
             path = recipient.forward_path
-            targets = self._directory.expand(path) if self._directory.is_local(path.domain) else ()
+            is_ours = self._directory.is_local(path.domain) and not is_routed
+            targets = self._directory.expand(path) if is_ours else ()
             for target in targets or (str(path),):
                 # RFC 3461 5.2.7.1: an alias keeps the original recipient and what the sender wants to hear.
                 orcpt = recipient.orcpt or ("" if target == str(path) else f"rfc822;{path}")
                 key = target.lower() if self._directory.is_local(path.domain) else target
                 found.setdefault(key, NewRecipient(parse_mailbox(target), orcpt, recipient.notify))
+
+
+def _route(effects: tuple[Effect, ...]) -> str:
+    """The last rule's word counts."""
+    return next((effect.name for effect in reversed(effects) if isinstance(effect, ByRoute)), "")
+
+
+def _protection(effects: tuple[Effect, ...]) -> Protection:
+    """The strictest that any rule wants."""
+    wanted = {effect.protection for effect in effects if isinstance(effect, RequireTls)}
+    strict_first = (Protection.VERIFIED, Protection.ENCRYPTED)
+    return next((each for each in strict_first if each in wanted), Protection.ANY)

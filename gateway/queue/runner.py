@@ -21,7 +21,7 @@ from gateway.core.reply import reply
 from gateway.delivery.connection import LeaseLost
 from gateway.delivery.local import LocalDelivery
 from gateway.delivery.relay import Delivery, Relay
-from gateway.delivery.routes import ByMx, FixedHost, Local, Routes
+from gateway.delivery.routes import ByMx, FixedHost, Local, NoRoute, Routes
 from gateway.message.blob import INLINE_LIMIT
 from gateway.message.dsn import Report
 from gateway.queue.bounce import is_wanted, notices
@@ -139,7 +139,7 @@ class Runner:
                 return "local"
             case FixedHost(host=host, port=port):
                 return f"{host}:{port}"
-            case ByMx():
+            case ByMx() | NoRoute():
                 return destination
             case other:
                 assert_never(other)
@@ -211,6 +211,10 @@ class Runner:
         if isinstance(route, Local):
             transport = "local"
             outcomes = await self._local.deliver(delivery, claim.message.queue_id, claim.message.created)
+        elif isinstance(route, NoRoute):
+            transport = "smtp"
+            answer = reply(451, "4.3.5", f"The configuration has no route {route.name}")
+            outcomes = [Deferred(answer, host_down=True)] * len(claim.recipients)
         else:
             transport = "smtp"
             outcomes = await self._relay.deliver(delivery, Domain(claim.destination), route, claim.is_valid)
@@ -357,6 +361,7 @@ def _delivery(claim: Claim) -> Delivery:
         smtputf8=message.smtputf8,
         ret=message.ret,
         envid=message.envid,
+        protection=message.protection,
     )
 
 

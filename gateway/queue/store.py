@@ -11,6 +11,7 @@ from enum import StrEnum
 from typing import Protocol
 
 from gateway.core.address import Mailbox, ReversePath
+from gateway.core.verdict import Protection
 from gateway.message.blob import Blob
 
 LEASE_S = 120.0
@@ -54,6 +55,8 @@ class NewMessage:
     envid: str = ""
     info: Mapping[str, str] = field(default_factory=dict)
     state: State = State.READY  # of its recipients: ready, held or quarantined
+    route: str = ""  # the name of a route for all recipients, or none: each by its domain
+    protection: Protection = Protection.ANY
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,6 +72,7 @@ class QueuedMessage:
     smtputf8: bool
     ret: str
     envid: str
+    protection: Protection
 
     @property
     def size(self) -> int:

@@ -8,6 +8,8 @@ import sqlite3
 from collections.abc import Sequence
 
 from gateway.core.address import path_or_null
+from gateway.core.verdict import Protection
+from gateway.delivery.routes import destination_of
 from gateway.message.blob import Blob, FileBlob, MemoryBlob
 from gateway.queue.store import NewMessage, QueuedMessage, State
 from gateway.storage.spool import Spool
@@ -39,6 +41,7 @@ MIGRATIONS = (
     CREATE INDEX recipient_destination ON recipient(destination) WHERE state = 0;
     CREATE INDEX recipient_leased ON recipient(owner) WHERE state = 1
     """,
+    "ALTER TABLE message ADD COLUMN protection TEXT NOT NULL DEFAULT ''",
 )
 
 
@@ -58,19 +61,20 @@ def insert_messages(connection: sqlite3.Connection, arrivals: Sequence[Arrival])
             rows += (
                 row, message.queue_id, message.created, message.expires, str(message.reverse_path), message.body,
                 message.smtputf8, message.ret, message.envid, json.dumps(dict(message.info)), message.header,
-                message.offset, blob,
+                message.offset, blob, message.protection.value,
             )  # fmt: skip
             state = STATES.index(message.state)
             for to in message.recipients:
                 recipients += (
-                    row, str(to.forward_path), to.orcpt, ",".join(sorted(to.notify)), to.forward_path.domain.ascii,
-                    message.created, state,
+                    row, str(to.forward_path), to.orcpt, ",".join(sorted(to.notify)),
+                    destination_of(message.route, to.forward_path.domain), message.created, state,
                 )  # fmt: skip
     _insert_rows(connection, "blob(id, size, octets, name)", "(?, ?, ?, ?)", blobs)
     _insert_rows(
         connection,
-        "message(id, queue_id, created, expires, reverse_path, body, smtputf8, ret, envid, info, header, offset, blob)",
-        "(?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+        "message(id, queue_id, created, expires, reverse_path, body, smtputf8, ret, envid, info, header, offset, blob,"
+        " protection)",
+        "(?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
         rows,
     )
     _insert_rows(
@@ -95,13 +99,13 @@ def _insert_rows(connection: sqlite3.Connection, into: str, marks: str, values: 
 
 def load_message(connection: sqlite3.Connection, spool: Spool, row: int) -> QueuedMessage:
     """Raises ValueError, TypeError or OSError for a row or a file that cannot be a message."""
-    (queue_id, created, expires, reverse_path, header, offset, body, smtputf8, ret, envid, size, octets, name) = (
-        connection.execute(
-            "SELECT queue_id, created, expires, reverse_path, header, offset, body, smtputf8, ret, envid, size,"
-            " octets, name FROM message JOIN blob ON blob.id = message.blob WHERE message.id = ?",
-            [row],
-        ).fetchone()
-    )
+    found = connection.execute(
+        "SELECT queue_id, created, expires, reverse_path, header, offset, body, smtputf8, ret, envid, protection, size,"
+        " octets, name FROM message JOIN blob ON blob.id = message.blob WHERE message.id = ?",
+        [row],
+    ).fetchone()
+    (queue_id, created, expires, reverse_path, header, offset, body, smtputf8, ret, envid) = found[:10]
+    protection, size, octets, name = found[10:]
     _check_types(
         (str, queue_id, reverse_path, body, ret, envid),
         (float, created, expires),
@@ -130,6 +134,7 @@ def load_message(connection: sqlite3.Connection, spool: Spool, row: int) -> Queu
         bool(smtputf8),
         ret,
         envid,
+        Protection(protection),
     )
 
 

@@ -2,10 +2,15 @@
 
 import pytest
 
-from gateway.delivery.routes import ByMx, FixedHost, Local, Route, Routes
+from gateway.core.address import Domain
+from gateway.delivery.routes import ByMx, FixedHost, Local, NoRoute, Route, Routes, destination_of
 
 HOP = FixedHost("smtp", "10.0.0.7", 25)
 DEFAULT = FixedHost("submission", "smtp.provider.example", 587, "user", "secret")
+
+
+def _named(default: FixedHost | None) -> dict[str, FixedHost]:
+    return {} if default is None else {"default": default}
 
 
 @pytest.mark.parametrize(
@@ -21,8 +26,19 @@ DEFAULT = FixedHost("submission", "smtp.provider.example", 587, "user", "secret"
     ],
 )
 def test_routes(domain: str, default: FixedHost | None, route: Route) -> None:
-    routes = Routes(frozenset({"example.org"}), {"partner.example": HOP, "by-mx.example": None}, default)
+    routes = Routes(frozenset({"example.org"}), {"partner.example": HOP, "by-mx.example": None}, _named(default))
     assert routes.route(domain) == route
+
+
+def test_a_policys_choice_is_a_destination_of_its_own_for_any_domain() -> None:
+    routes = Routes(frozenset({"example.org"}), {}, {"lists": HOP})
+    assert routes.route(destination_of("lists", Domain("example.org"))) == HOP
+    assert routes.route(destination_of("", Domain("example.org"))) == Local()
+
+
+def test_mail_for_a_route_that_is_configured_no_more_goes_nowhere_else() -> None:
+    routes = Routes(frozenset(), {}, {"default": DEFAULT})
+    assert routes.route(destination_of("lists", Domain("else.example"))) == NoRoute("lists")
 
 
 def test_a_password_wants_a_verified_certificate_and_is_not_shown() -> None:

@@ -12,7 +12,7 @@ from gateway.policy.catalogue import DNS, SCAN, Fact
 from gateway.policy.context import ORDER, Need
 from gateway.policy.engine import decide
 from gateway.policy.loader import load_policy
-from gateway.policy.rules import OnUnknown
+from gateway.policy.rules import Ground, OnUnknown
 from gateway.policy.values import UNKNOWN, Found, Kind
 from tests.support.policies import context, policy_of, write_policy
 
@@ -35,7 +35,7 @@ def test_only_what_the_answer_hangs_on_says_what_unknown_means(
     tmp_path: Path, is_eager: bool, first: str, condition: str
 ) -> None:
     folder = write_policy(tmp_path, {"a.yaml": f"{HEAD}{first}  - reject: r\n    when: {condition}\n"})
-    policy = load_policy(folder, on_error={"strict": OnUnknown.MATCH, "lax": OnUnknown.SKIP})
+    policy = load_policy(folder, Ground({"strict": OnUnknown.MATCH, "lax": OnUnknown.SKIP}))
     where = context()
     if is_eager:
         where.layers[ORDER[Stage.CONNECT]].known.update(VALUES)

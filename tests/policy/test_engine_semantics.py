@@ -23,7 +23,7 @@ from gateway.policy.catalogue import DNS, FACTS, FREE, FUNCTIONS, SCAN, STATE, F
 from gateway.policy.context import ORDER, Context, Disposition, layers_from
 from gateway.policy.engine import UNDECIDED, decide, judge
 from gateway.policy.loader import load_policy
-from gateway.policy.rules import ON_ERROR, OnUnknown, Policy
+from gateway.policy.rules import ON_ERROR, Ground, OnUnknown, Policy
 from gateway.policy.values import UNKNOWN, Found, Kind
 from tests.support.policies import context, policy_of, write_policy
 
@@ -54,7 +54,7 @@ def probes(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def policy(folder: Path, rules: str, *, stage: str = "connect", on_error: Mapping[str, OnUnknown] = WAYS) -> Policy:
-    return load_policy(write_policy(folder, {"a.yaml": f"stage: {stage}\nrules:\n{rules}\n"}), on_error=on_error)
+    return load_policy(write_policy(folder, {"a.yaml": f"stage: {stage}\nrules:\n{rules}\n"}), Ground(on_error))
 
 
 class Fetching:

@@ -28,7 +28,8 @@ def error_of(folder: Path, rule: str, stage: str = "connect") -> tuple[str, str,
     return place, message, source[start : start + carets.count("^")]
 
 
-KEYS = "score, mark, add_header, tag_subject, redirect, bcc, delay"
+TLS = "write `require_tls: true`, or `verified` to have the certificate checked too"
+KEYS = "score, mark, add_header, tag_subject, redirect, bcc, route, require_tls, delay"
 PORT = "unknown fact `client.prt`. Did you mean `client.port`?"
 MARK = "a mark is a letter and up to 39 letters, digits, - and _"
 TAG = "a tag is up to 60 printable ASCII characters"
@@ -82,6 +83,8 @@ FIELD = 'write `add_header: "Name: value"`'
         ("{delay: 5s}", "4:17", "`5s` is no number of seconds", "5s"),
         ("{delay: 2 * 3}", "4:17", "`2 * 3` is no number of seconds", "2 * 3"),
         ("{delay: [5]}", "4:17", "a text is wanted here", "["),
+        ("{route: [a]}", "4:17", "a text is wanted here", "["),
+        ("{require_tls: false}", "4:23", TLS, "false"),
         ("{redirect: nobody}", "4:20", "address has no domain", "nobody"),
         ("{redirect: a@-b}", "4:20", "domain has a label that is no host name", "a@-b"),
         ("{bcc: a b@c.example}", "4:15", "local part is neither dot-string nor quoted string", "a b@c.example"),

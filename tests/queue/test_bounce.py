@@ -7,6 +7,7 @@ import pytest
 from gateway.accounts.directory import AccountDirectory
 from gateway.core.address import NULL_REVERSE_PATH, ReversePath, parse_mailbox, path_or_null
 from gateway.core.reply import reply
+from gateway.core.verdict import Protection
 from gateway.message.blob import MemoryBlob
 from gateway.message.dsn import Report
 from gateway.queue.bounce import is_wanted, notices
@@ -36,6 +37,7 @@ def made(
         False,
         "",
         "",
+        Protection.ANY,
     )
     return notices(message, reports, DIRECTORY, "mail.example.org", 500.0, 1500.0)
 

@@ -91,7 +91,7 @@ class World:
 
     def new_runner(self) -> Runner:
         directory = AccountDirectory(FakeAccounts(["alice@example.org"]), ["example.org"], [])
-        routes = Routes(frozenset({"example.org"}), {"fixed.example": FixedHost("smtp", "10.0.0.7", 25)}, None)
+        routes = Routes(frozenset({"example.org"}), {"fixed.example": FixedHost("smtp", "10.0.0.7", 25)}, {})
         settings = RunnerSettings("mail.example.org", PLAN, concurrency=4)
         relay: Any = self.relay
         local: Any = self.local
