@@ -127,6 +127,10 @@ class NextHop(Section):
     host: str = ""
 
 
+class RelayDomain(NextHop):
+    recipients: Literal["any", "probe"] = "any"  # probe: the next hop is asked which mailboxes there are
+
+
 class Route(NextHop):
     username: str = ""
     password_file: Path | None = None
@@ -165,6 +169,20 @@ class GreylistCheck(CheckSettings):
     keep: Duration = 36 * 86400.0
 
 
+class EarlyTalkerCheck(CheckSettings):
+    delay: Annotated[Duration, Field(le=30)] = 2.0
+
+
+class SeenCheck(CheckSettings):
+    keep: Duration = 180 * 86400.0
+
+
+class RecipientsCheck(CheckSettings):
+    on_error: OnError = "defer"
+    keep_existing: Duration = 86400.0
+    keep_missing: Duration = 3600.0
+
+
 class Checks(Section):
     reverse_dns: CheckSettings = CheckSettings()
     names: CheckSettings = CheckSettings()
@@ -172,6 +190,11 @@ class Checks(Section):
     dnswl: CheckSettings = CheckSettings()
     greylist: GreylistCheck = GreylistCheck()
     rates: CheckSettings = CheckSettings()
+    early_talker: EarlyTalkerCheck = EarlyTalkerCheck()
+    seen: SeenCheck = SeenCheck()
+    recipients: RecipientsCheck = RecipientsCheck()
+    urls: CheckSettings = CheckSettings()
+    uribl: CheckSettings = CheckSettings()
 
 
 class Quarantine(Section):
@@ -216,7 +239,7 @@ class Config(Section):
     tls: TlsFiles = TlsFiles()
     networks: NetworkSettings = NetworkSettings()
     domains: dict[HostName, LocalDomain] = {}
-    relay_domains: dict[HostName, NextHop] = {}
+    relay_domains: dict[HostName, RelayDomain] = {}
     routes: dict[RouteName, Route] = {}
     delivery: Delivery = Delivery()
     dns: Dns = Dns()
@@ -304,6 +327,9 @@ def _check_whole(path: Path, config: Config) -> None:
                 raise ConfigError(f"{path}: {section}.host: {error}") from None
         elif isinstance(hop, Route):
             raise ConfigError(f"{path}: {section}.host: missing")
+    early = config.checks.early_talker
+    if early.timeout <= early.delay:
+        raise ConfigError(f"{path}: checks.early_talker.timeout: must be longer than its delay")
     for name, route in config.routes.items():
         if bool(route.username) != (route.password_file is not None):
             raise ConfigError(f"{path}: routes.{name}: username and password_file go together")

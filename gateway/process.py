@@ -13,13 +13,20 @@ from gateway.accounts.credentials import CredentialChecker
 from gateway.accounts.directory import AccountDirectory
 from gateway.config import Config
 from gateway.core.errors import ConfigError
+from gateway.core.ports import Resolver
+from gateway.delivery.connection import Connection
+from gateway.delivery.mx import MxSettings
+from gateway.delivery.pool import Pool, PoolSettings
+from gateway.delivery.relay import Relay
 from gateway.delivery.routes import Routes
 from gateway.dns.resolver import DnsResolver, ResolverSettings
+from gateway.net.listener import parse_address
 from gateway.net.tls import KeyMaterial, ServerContexts
 from gateway.policy.rules import Policy
 from gateway.servers.login import LoginGuard, LoginLimits
 from gateway.storage.counters import SharedCounters
 from gateway.storage.sqlite_accounts import SqliteAccounts
+from gateway.storage.sqlite_state import KeepTimes
 from gateway.storage.sqlite_trace import SqliteTrace
 from gateway.telemetry import log
 from gateway.telemetry.metrics import Metrics
@@ -112,7 +119,8 @@ async def drain(process: Process, *parts: Awaitable[None], limit_s: float = DRAI
 
 
 def directory_of(config: Config, accounts: SqliteAccounts) -> AccountDirectory:
-    return AccountDirectory(accounts, config.domains, config.relay_domains)
+    probed = [name for name, relayed in config.relay_domains.items() if relayed.recipients == "probe"]
+    return AccountDirectory(accounts, config.domains, config.relay_domains, probed)
 
 
 def login_of(shared: Shared, accounts: SqliteAccounts) -> LoginGuard:
@@ -132,3 +140,28 @@ def resolver_of(process: Process) -> DnsResolver:
         ResolverSettings(process.shared.config.dns.servers),
         lambda rdtype, result, seconds: found.dns_seconds.labels(rdtype, result).observe(seconds),
     )
+
+
+def relay_of(config: Config, resolver: Resolver, on_connected: Callable[[Connection], None]) -> Relay:
+    delivery, hostname = config.delivery, config.gateway.hostname
+    pool = Pool(PoolSettings(hostname, delivery.connect_timeout, delivery.source), on_connected)
+    mx = MxSettings(frozenset({hostname}), _own_addresses(config), delivery.allow_private)
+    return Relay(pool, resolver, mx, delivery.port)
+
+
+def keep_times(config: Config) -> KeepTimes:
+    checks = config.checks
+    probes = max(checks.recipients.keep_existing, checks.recipients.keep_missing)
+    return KeepTimes(checks.greylist.keep, checks.seen.keep, probes)
+
+
+def _own_addresses(config: Config) -> frozenset[str]:
+    """Addresses that our port-25 listeners answer on, where the remote port is theirs too: mail sent there comes
+    back.
+    """
+    found = set()
+    for text in config.listen.smtp:
+        host, port = parse_address(text)
+        if port == config.delivery.port and host not in ("0.0.0.0", "::"):  # noqa: S104  # compared, not bound
+            found.add(host)
+    return frozenset(found)

@@ -4,23 +4,17 @@ import asyncio
 from collections.abc import Callable
 from contextlib import suppress
 
-from gateway.checks.dnsbl import DnsLists
-from gateway.checks.greylist import Greylist, GreylistSettings
-from gateway.checks.memory import Memory
-from gateway.checks.names import Names, ReverseDns
-from gateway.checks.rates import Rates
-from gateway.checks.runner import Check, Checks
 from gateway.policy.lists import network_set
-from gateway.process import Process, SystemClock, directory_of, drain, login_of, resolver_of
+from gateway.process import Process, SystemClock, directory_of, drain, login_of
 from gateway.queue.intake import Intake, IntakeSettings
 from gateway.reload import copied_policy, read_outcome
+from gateway.role_checks import make_checks
 from gateway.servers.smtp import SmtpService, SmtpSettings
 from gateway.servers.smtp_listener import ListenerSettings, SmtpListener
 from gateway.smtp.handler import ServerSettings
 from gateway.storage.spool import Spool
 from gateway.storage.sqlite_accounts import SqliteAccounts
 from gateway.storage.sqlite_queue import SqliteQueue
-from gateway.storage.sqlite_state import SqliteState
 from gateway.telemetry import log
 
 _log = log.get("roles")
@@ -42,16 +36,14 @@ async def run_smtp(process: Process) -> None:
             shared.wake_write.send(b"1")
 
     trusted = network_set(config.networks.trusted)
-    state = SqliteState(config.data / "state.db")
-    greylist = Greylist(state, GreylistSettings(config.checks.greylist.delay, config.checks.greylist.keep))
-    rates = Rates(shared.counters)
+    checks = make_checks(process)
     service = SmtpService(
         settings=SmtpSettings(
             config.gateway.hostname, config.policy.answer == "early", limits.hops, limits.message_stage
         ),
         policy=shared.policy,
-        source=_checks(process, greylist, rates),
-        memory=Memory(rates, greylist),
+        source=checks.source,
+        memory=checks.memory,
         directory=directory,
         intake=intake,
         login=login_of(shared, accounts),
@@ -86,7 +78,7 @@ async def run_smtp(process: Process) -> None:
     await drain(process, *(listener.drain() for listener in listeners))
     if not process.exit_code:
         await asyncio.to_thread(queue.close)
-        await asyncio.to_thread(state.close)
+        await checks.close()
 
 
 def _reloading(process: Process, service: SmtpService) -> Callable[[], None]:
@@ -108,19 +100,3 @@ def _reloading(process: Process, service: SmtpService) -> Callable[[], None]:
         task.add_done_callback(tasks.discard)
 
     return start
-
-
-def _checks(process: Process, greylist: Greylist, rates: Rates) -> Checks:
-    config, up = process.shared.config, process.metrics.dnsbl_up
-    resolver = resolver_of(process)
-    lists = DnsLists(resolver, lambda zone, is_up: up.labels(zone).set(is_up))
-    checks: dict[str, Check] = {
-        "reverse_dns": ReverseDns(resolver),
-        "names": Names(resolver),
-        "dnsbl": lists,
-        "dnswl": lists,
-        "greylist": greylist,
-        "rates": rates,
-    }
-    deadlines = {name: getattr(config.checks, name).timeout for name in checks}
-    return Checks(checks, deadlines, process.metrics)

@@ -7,16 +7,21 @@ import time
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
 
-from gateway.config import Config
 from gateway.delivery.connection import Connection, TlsMode
 from gateway.delivery.local import LocalDelivery
-from gateway.delivery.mx import MxSettings
-from gateway.delivery.pool import Pool, PoolSettings
-from gateway.delivery.relay import Relay
 from gateway.mailbox.store import MessageStore
-from gateway.net.listener import parse_address
 from gateway.observe import QueueObserver
-from gateway.process import Process, Shared, SystemClock, directory_of, drain, login_of, resolver_of
+from gateway.process import (
+    Process,
+    Shared,
+    SystemClock,
+    directory_of,
+    drain,
+    keep_times,
+    login_of,
+    relay_of,
+    resolver_of,
+)
 from gateway.queue.runner import Runner, RunnerSettings
 from gateway.queue.schedule import RetryPlan
 from gateway.queue.store import Filter, State
@@ -60,20 +65,17 @@ async def run_queue(process: Process) -> None:
     )
     store = MessageStore(config.data / "mail")
     found = process.metrics
-    resolver = resolver_of(process)
 
     def connected(connection: Connection) -> None:
         if connection.tls_version:
             found.tls.labels("out", connection.tls_version, _TLS_POLICIES[connection.target.mode]).inc()
 
-    delivery = config.delivery
-    pool = Pool(PoolSettings(config.gateway.hostname, delivery.connect_timeout, delivery.source), connected)
-    mx = MxSettings(frozenset({config.gateway.hostname}), _own_addresses(config), config.delivery.allow_private)
+    relay = relay_of(config, resolver_of(process), connected)
     plan = RetryPlan(config.queue.retry, config.queue.expire, config.queue.warn_after)
     runner = Runner(
         queue,
         shared.routes,
-        Relay(pool, resolver, mx, config.delivery.port),
+        relay,
         LocalDelivery(store, directory, lambda what, error: _log.error("delivery failed", what=what, exc_info=error)),
         directory,
         RunnerSettings(config.gateway.hostname, plan, config.delivery.concurrency),
@@ -94,7 +96,7 @@ async def run_queue(process: Process) -> None:
     runner.stop()
     # Deliveries that still wait for a silent host are cut: their leases are void when the role starts again.
     await drain(process, running, limit_s=QUEUE_DRAIN_S)
-    await pool.close()
+    await relay.close()
     if not process.exit_code:
         await asyncio.to_thread(queue.close)
 
@@ -172,7 +174,7 @@ async def _upkeep(
             if time.monotonic() >= due:
                 due = time.monotonic() + PRUNE_S
                 await asyncio.to_thread(process.trace.prune, config.trace.keep, config.trace.max_size)
-                await asyncio.to_thread(state.prune, config.checks.greylist.keep)
+                await asyncio.to_thread(state.prune, keep_times(config))
                 over = Filter(state=State.QUARANTINED, older_than=config.quarantine.keep)
                 await asyncio.to_thread(desk.delete, over)
                 await asyncio.to_thread(lambda: spool.sweep(desk.blob_names(), all_ages=False))
@@ -201,15 +203,3 @@ def _readiness(shared: Shared) -> str:
 
 def _reachable(host: str) -> str:
     return {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)  # noqa: S104  # compared, not bound
-
-
-def _own_addresses(config: Config) -> frozenset[str]:
-    """Addresses that our port-25 listeners answer on, where the remote port is theirs too: mail sent there comes
-    back.
-    """
-    found = set()
-    for text in config.listen.smtp:
-        host, port = parse_address(text)
-        if port == config.delivery.port and host not in ("0.0.0.0", "::"):  # noqa: S104  # compared, not bound
-            found.add(host)
-    return frozenset(found)

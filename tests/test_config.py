@@ -58,8 +58,16 @@ def test_every_key_has_its_documented_default(tmp_path: Path) -> None:
         },
         "dns": {"servers": ()},
         "checks": {
-            **dict.fromkeys(("reverse_dns", "names", "dnsbl", "dnswl", "rates"), CHECK),
+            **dict.fromkeys(("reverse_dns", "names", "dnsbl", "dnswl", "rates", "urls", "uribl"), CHECK),
             "greylist": {**CHECK, "delay": 300.0, "keep": 36 * 86400.0},
+            "early_talker": {**CHECK, "delay": 2.0},
+            "seen": {**CHECK, "keep": 180 * 86400.0},
+            "recipients": {
+                "timeout": 10.0,
+                "on_error": "defer",
+                "keep_existing": 86400.0,
+                "keep_missing": 3600.0,
+            },
         },
         "queue": {
             "retry": (300.0, 900.0, 1800.0, 3600.0, 7200.0, 14400.0),

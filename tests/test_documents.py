@@ -5,7 +5,7 @@ from pathlib import Path
 
 from pydantic import BaseModel
 
-from gateway.config import Checks, Config, LocalDomain, NextHop, Route
+from gateway.config import Checks, Config, LocalDomain, RelayDomain, Route
 from gateway.policy.catalogue import FACTS, FUNCTIONS
 from gateway.policy.purefunctions import PURE
 from gateway.telemetry.metrics import Metrics
@@ -30,8 +30,8 @@ def keys() -> set[str]:
         found.update(f"checks.{name}.{key}" for key in kind.model_fields)
     assert not LocalDomain.model_fields
     found.add('domains."NAME"')
-    found.update(f'relay_domains."NAME".{key}' for key in NextHop.model_fields)
-    found.update(f"routes.default.{key}" for key in Route.model_fields)
+    found.update(f'relay_domains."NAME".{key}' for key in RelayDomain.model_fields)
+    found.update(f"routes.NAME.{key}" for key in Route.model_fields)
     return found
 
 

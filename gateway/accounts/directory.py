@@ -39,18 +39,24 @@ class AliasLoop(ValueError):
 
 
 class AccountDirectory:
-    """`core.ports.Directory` over accounts. local, relayed: domains in A-labels."""
+    """`core.ports.Directory` over accounts. local, relayed, probed (some of relayed): domains in A-labels."""
 
-    def __init__(self, store: AccountStore, local: Iterable[str], relayed: Iterable[str]) -> None:
+    def __init__(
+        self, store: AccountStore, local: Iterable[str], relayed: Iterable[str], probed: Iterable[str] = ()
+    ) -> None:
         self._store = store
         self._local = frozenset(local)
         self._relayed = frozenset(relayed)
+        self._probed = frozenset(probed)
 
     def is_local(self, domain: Domain) -> bool:
         return domain.ascii in self._local
 
     def is_relayed(self, domain: Domain) -> bool:
         return domain.ascii in self._relayed
+
+    def is_probed(self, domain: Domain) -> bool:
+        return domain.ascii in self._probed
 
     @property
     def local_domains(self) -> frozenset[str]:
@@ -59,6 +65,9 @@ class AccountDirectory:
     def exists(self, mailbox: Mailbox) -> bool:
         """Somebody gets the mail: an alias that leads nowhere is nobody."""
         return self.expand(mailbox) != ()
+
+    def owns(self, user: str, mailbox: Mailbox) -> bool:
+        return self.is_local(mailbox.domain) and (self._owner(mailbox) == user or user in self.expand(mailbox))
 
     def expand(self, mailbox: Mailbox) -> tuple[str, ...]:
         """Final addresses for a recipient of a local domain, in order, once each; () when there is nobody.

@@ -1,11 +1,12 @@
 """What is remembered of what happened: written after decisions, whichever rules ran, so that a look changes nothing."""
 
 import asyncio
-from collections.abc import Iterable
+from collections.abc import Awaitable, Iterable
 from dataclasses import replace
 
 from gateway.checks.greylist import Greylist
 from gateway.checks.rates import Rates
+from gateway.checks.seen import SeenSenders
 from gateway.core.transaction import Recipient
 from gateway.policy.context import Context
 from gateway.policy.rules import Policy
@@ -19,9 +20,10 @@ _log = log.get("checks")
 class Memory:
     """Only what the policy asks for is kept."""
 
-    def __init__(self, rates: Rates, greylist: Greylist) -> None:
+    def __init__(self, rates: Rates, greylist: Greylist, seen: SeenSenders) -> None:
         self._rates = rates
         self._greylist = greylist
+        self._seen = seen
 
     def connected(self, policy: Policy, context: Context) -> None:
         self._rates.happened(policy, "connections", context)
@@ -31,16 +33,25 @@ class Memory:
 
     async def tried_recipient(self, policy: Policy, context: Context, *, is_accepted: bool) -> None:
         if "greylist.state" in policy.facts and not context.session.may_relay:
-            try:
-                async with asyncio.timeout(WRITE_S):
-                    await self._greylist.happened(context)
-            except Exception as error:  # what cannot be remembered must not cost the mail
-                _log.warning("greylist not written", session=context.session.id, reason=repr(error))
+            await self._written("greylist", self._greylist.happened(context), context)
         if is_accepted:
             self._rates.happened(policy, "recipients", context)
 
-    def accepted_message(self, policy: Policy, context: Context, recipients: Iterable[Recipient]) -> None:
+    async def accepted_message(
+        self, policy: Policy, context: Context, recipients: Iterable[Recipient], *, is_welcome: bool
+    ) -> None:
+        """is_welcome: at least one recipient gets it now."""
+        if is_welcome and "seen.sender_before" in policy.facts:
+            await self._written("seen", self._seen.happened(context), context)
         self._rates.happened(policy, "messages", context, by=("client", "network", "sender", "user"))
         for recipient in recipients:
             own = replace(context, recipient=recipient.forward_path)
             self._rates.happened(policy, "messages", own, by=("recipient",))
+
+    async def _written(self, what: str, write: Awaitable[None], context: Context) -> None:
+        """What cannot be remembered must not cost the mail."""
+        try:
+            async with asyncio.timeout(WRITE_S):
+                await write
+        except Exception as error:
+            _log.warning("not remembered", what=what, session=context.session.id, reason=repr(error))

@@ -9,7 +9,7 @@ from pathlib import Path
 import click
 
 from gateway.cli.context import NO, USAGE, config_option, fail, guarded, json_option, open_config, show
-from gateway.config import Config, parse_duration
+from gateway.config import Config, load_config, parse_duration
 from gateway.policy.loader import load_policy
 from gateway.policy.replay import Replayed, replay
 from gateway.policy_folder import ground_of
@@ -45,8 +45,9 @@ def policy_replay(candidate: Path, since: str, fail_on_change: bool, config_path
     """Take recorded transactions through a candidate policy: which verdicts change, by rule, with examples."""
 
     def body() -> int:
+        # The candidate lies where whoever calls may read, and perhaps the service's user may not.
+        found = load_policy(candidate, ground_of(load_config(config_path)))
         config = open_config(config_path)
-        found = load_policy(candidate, ground_of(config))
         results: list[Replayed] = []
         count = 0
         for event in _recorded(config, since):

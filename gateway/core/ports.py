@@ -54,6 +54,17 @@ class Directory(Protocol):
     def exists(self, mailbox: Mailbox) -> bool:
         """Is there an account or alias for a mailbox of a local domain? (plus-addressing applied)"""
 
+    def is_probed(self, domain: Domain) -> bool:
+        """Is it a relay domain whose next hop is asked which mailboxes there are?"""
+
+    def owns(self, user: str, mailbox: Mailbox) -> bool:
+        """Is it the user's own address, or an alias that leads to the user?"""
+
+
+class EarlyTalk(Protocol):
+    async def __call__(self, seconds: float) -> bool:
+        """Has the client spoken before it was greeted? Asked before the greeting, waits so long for it to."""
+
 
 class Counters(Protocol):
     """Gauges and windows that hold over all processes."""

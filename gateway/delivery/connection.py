@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from enum import Enum, auto
 from itertools import chain
 
+from gateway.core.address import Mailbox
 from gateway.core.reply import Reply, reply
 from gateway.smtp import client
 from gateway.smtp.client import NO_EXTENSIONS, Extensions, Outgoing, ReplyError, ReplyReader
@@ -226,6 +227,25 @@ class Connection:
         if self.is_usable and not any(answer.is_success for answer in answers):
             await self._reset()
         return answers
+
+    async def probe(self, mailbox: Mailbox) -> Reply:
+        """The reply to RCPT in a transaction from the null reverse-path that goes no further. Raises ConnectionLost."""
+        self.uses += 1
+        try:
+            answer = await self._command(b"MAIL FROM:<>\r\n")
+            if answer.is_success:
+                answer = await self._command(client.rcpt_command(mailbox, "", frozenset(), NO_EXTENSIONS))
+            else:
+                answer = Reply(450, "4.7.0", answer.lines)  # of the null reverse-path, not of the mailbox
+        except (OSError, TimeoutError, EOFError, ReplyError) as error:
+            self.abort()
+            raise ConnectionLost(_reason(error)) from None
+        except BaseException:
+            self.abort()
+            raise
+        if self.is_usable:
+            await self._reset()
+        return answer
 
     async def _reset(self) -> None:
         """The transaction may still be open. A server that refused and closed has said all that counts."""

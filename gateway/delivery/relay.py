@@ -84,7 +84,7 @@ class Relay:
         self, delivery: Delivery, domain: Domain, route: ByMx | FixedHost, is_ours: Callable[[], bool]
     ) -> list[Outcome]:
         """Outcomes in the order of the recipients. Raises LeaseLost, and nothing else of its own."""
-        hosts = await self._hosts(domain, route)
+        hosts = await self.hosts(domain, route)
         if isinstance(hosts, NoHosts):
             return [_outcome(hosts.reply, "", host_down=hosts.reply.is_temporary)] * len(delivery.recipients)
         last: list[Outcome] | None = None
@@ -118,7 +118,8 @@ class Relay:
             return [Deferred(BUSY, again_in_s=busy_s or 1.0)] * len(delivery.recipients)
         return last
 
-    async def _hosts(self, domain: Domain, route: ByMx | FixedHost) -> tuple[Host, ...] | NoHosts:
+    async def hosts(self, domain: Domain, route: ByMx | FixedHost) -> tuple[Host, ...] | NoHosts:
+        """Where mail for the domain goes, in the order to try."""
         if isinstance(route, FixedHost):
             addresses = await find_addresses(route.host, self._resolver)
             if isinstance(addresses, DnsFailure):
@@ -133,23 +134,40 @@ class Relay:
         self, delivery: Delivery, host: Host, address: str, route: ByMx | FixedHost, is_ours: Callable[[], bool]
     ) -> list[Outcome] | None:
         """None when the connection was lost in mid-transaction. Raises HostUnusable, HostBusy, LoopsBack."""
-        mode, port, credentials, ca_file = self._manner(route, delivery.protection)
-        target = Target(host.name, address, port, mode, credentials.username if credentials else "")
-        try:
-            connection = await self._pool.acquire(target, credentials, ca_file)
-        except HostUnusable as error:
-            if not error.tls or mode is not TlsMode.MAY:
-                raise
-            # RFC 7435: opportunistic TLS must not stop mail that would have gone in clear.
-            target, credentials, ca_file = Target(host.name, address, port, TlsMode.NONE), None, None
-            connection = await self._pool.acquire(target, None, None)
+        connection = await self.connect(host, address, route, delivery.protection)
         is_reused = connection.uses > 0
         outcomes = await self._transact(connection, delivery, host, is_ours)
         if is_reused and outcomes is None:
             # The server closed while the connection was idle: not its refusal, so once more on a new one.
-            connection = await self._pool.acquire(target, credentials, ca_file, fresh=True)
+            connection = await self.connect(host, address, route, delivery.protection, fresh=True)
             outcomes = await self._transact(connection, delivery, host, is_ours)
         return outcomes
+
+    async def connect(
+        self,
+        host: Host,
+        address: str,
+        route: ByMx | FixedHost,
+        protection: Protection = Protection.ANY,
+        *,
+        fresh: bool = False,
+    ) -> Connection:
+        """fresh: not one that was used before. Raises HostUnusable, HostBusy, LoopsBack."""
+        mode, port, credentials, ca_file = self._manner(route, protection)
+        target = Target(host.name, address, port, mode, credentials.username if credentials else "")
+        try:
+            return await self._pool.acquire(target, credentials, ca_file, fresh=fresh)
+        except HostUnusable as error:
+            if not error.tls or mode is not TlsMode.MAY:
+                raise
+            # RFC 7435: opportunistic TLS must not stop mail that would have gone in clear.
+            return await self._pool.acquire(Target(host.name, address, port, TlsMode.NONE), None, None, fresh=fresh)
+
+    async def close(self) -> None:
+        await self._pool.close()
+
+    def give_back(self, connection: Connection) -> None:
+        self._pool.release(connection)
 
     async def _transact(
         self, connection: Connection, delivery: Delivery, host: Host, is_ours: Callable[[], bool]

@@ -121,17 +121,20 @@ def _guess(octets: bytes) -> str:
 
 
 def address_of(value: bytes) -> str | None:
-    """The addr-spec of a From or Sender field's first address, lower-case domain; None when there is none.
+    """The addr-spec of a From or Sender field's first address, lower-case domain; None when there is none."""
+    return next(iter(addresses_of(value)), None)
 
-    Comments, quoted display names and groups are skipped in one pass, without recursion.
-    """
+
+def addresses_of(value: bytes) -> tuple[str, ...]:
+    """All of them, in order. Comments, quoted display names and groups are skipped in one pass, without recursion."""
+    found: list[str] = []
     text = _without_comments(_guess(value[:MAX_DECODED].replace(b"\r\n", b"")))
     for part in text.split(","):
         candidate = part.partition("<")[2].partition(">")[0] if "<" in part else part.rpartition(":")[2].rstrip("; ")
         local, at, domain = candidate.strip().rpartition("@")
         if at and local and domain and " " not in domain:
-            return f"{local}@{domain.lower()}"
-    return None
+            found.append(f"{local}@{domain.lower()}")
+    return tuple(found)
 
 
 def _without_comments(text: str) -> str:

@@ -6,26 +6,31 @@ From it come the type checker, the error messages and (docs/policy.md) the refer
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 
-from gateway.core.address import Mailbox, parse_domain
+from gateway.core.address import Mailbox, parse_domain, parse_mailbox
 from gateway.core.verdict import Stage
-from gateway.message.header import address_of
+from gateway.message.blob import INLINE_LIMIT
+from gateway.message.header import address_of, addresses_of
+from gateway.message.urls import MAX_SCANNED, urls_of
 from gateway.policy.context import ORDER, STAGES, Context
 from gateway.policy.listanswers import check_list
 from gateway.policy.rates import HOMES, check_rate
-from gateway.policy.values import Kind, Value
+from gateway.policy.values import PENDING, Found, Kind, Value
 
-FREE, STATE, DNS, SCAN = range(4)  # what a fact costs: nothing, a look at our own state, a look-up, a scan
-COSTS = ("free", "state", "dns", "scan")
+# What a fact costs: nothing, a look at our own state, a look-up, asking the next hop, waiting for the client, a scan.
+FREE, STATE, DNS, PROBE, WAIT, SCAN = range(6)
+COSTS = ("free", "state", "dns", "probe", "wait", "scan")
 
 
 @dataclass(frozen=True, slots=True)
 class Fact:
-    """read None: the check named `provider` fetches it; neutral: its value in a policy's tests unless they give one."""
+    """read None, or a PENDING from it: the check named `provider` fetches it; neutral: its value in a policy's tests
+    unless they give one.
+    """
 
     name: str
     kind: Kind
     stage: Stage  # from which on it is known, and whose layer keeps it
-    read: Callable[[Context], Value] | None
+    read: Callable[[Context], Found] | None
     description: str
     cost: int = FREE
     provider: str = ""
@@ -110,11 +115,47 @@ def _recipient_is_relayed(context: Context) -> bool:
     return context.recipient is not None and context.directory.is_relayed(context.recipient.domain)
 
 
-def _recipient_exists(context: Context) -> bool:
-    """Nothing is known of others' mailboxes, so they count as existing."""
-    if context.recipient is None or not context.directory.is_local(context.recipient.domain):
+def _recipient_exists(context: Context) -> Found:
+    """Nothing is known of others' mailboxes, so they count as existing, unless their next hop is asked."""
+    if context.recipient is None:
         return True
-    return context.directory.exists(context.recipient)
+    if context.directory.is_local(context.recipient.domain):
+        return context.directory.exists(context.recipient)
+    return PENDING if context.directory.is_probed(context.recipient.domain) else True
+
+
+def _owns_sender(context: Context) -> bool:
+    """Whoever signed in may send DSNs and the like with the null reverse-path."""
+    mailbox, user = _mailbox(context), context.session.user
+    return user is not None and (mailbox is None or context.directory.owns(user, mailbox))
+
+
+def _owns_author(context: Context) -> bool:
+    user = context.session.user
+    field = context.header.first("From")
+    if user is None or field is None or context.header.count("From") > 1:
+        return False
+    found = addresses_of(field.value)
+    return bool(found) and all(_is_owned(user, address, context) for address in found)
+
+
+def _is_owned(user: str, address: str, context: Context) -> bool:
+    try:
+        return context.directory.owns(user, parse_mailbox(address))
+    except ValueError:
+        return False
+
+
+def _urls(context: Context) -> Found:
+    """A small message is looked through at once."""
+    message = context.message
+    if message is None:
+        return ()
+    if message.urls is None:
+        if message.size > INLINE_LIMIT:
+            return PENDING
+        message.urls = urls_of(message.blob.head(MAX_SCANNED))
+    return message.urls
 
 
 def _has_8bit(context: Context) -> bool:
@@ -173,6 +214,8 @@ def _facts() -> dict[str, Fact]:
         ("session.tls.cipher", text, connect, _tls_cipher, "cipher suite, or none"),
         ("auth.user", text, connect, lambda c: c.session.user, "who signed in, or none"),
         ("auth.method", text, connect, lambda c: c.session.auth_method or None, "PLAIN, LOGIN, or none"),
+        ("auth.owns_sender", boolean, sender, _owns_sender, "signed in, and the reverse-path is theirs or null"),
+        ("auth.owns_author", boolean, message, _owns_author, "signed in, and all addresses of From are theirs"),
         ("helo.name", text, helo, lambda c: c.session.helo, "name given by HELO or EHLO"),
         ("helo.is_literal", boolean, helo, _is_literal, "an address literal instead of a name?"),
         ("helo.is_valid", boolean, helo, _is_valid, "a well-formed host name with a dot, or a valid literal"),
@@ -188,7 +231,6 @@ def _facts() -> dict[str, Fact]:
         ("recipient.domain", text, recipient, _recipient_domain, "its domain"),
         ("recipient.is_local", boolean, recipient, _recipient_is_local, "stored here"),
         ("recipient.is_relayed", boolean, recipient, _recipient_is_relayed, "of [relay_domains]"),
-        ("recipient.exists", boolean, recipient, _recipient_exists, "false: a local address without account or alias"),
         ("recipients.count", number, recipient, lambda c: c.recipient_count, "recipients accepted so far"),
         ("message.size", number, message, lambda c: c.message.size if c.message else 0, "octets"),
         ("message.has_8bit", boolean, message, _has_8bit, "octets over 127"),
@@ -215,6 +257,23 @@ def _facts() -> dict[str, Fact]:
             DNS, "names", neutral=True,
         ),
         Fact(
+            "client.early_talker", boolean, connect, None, "spoke before it was greeted, within the check's delay",
+            WAIT, "early_talker", neutral=False,
+        ),
+        Fact(
+            "seen.sender_before", boolean, sender, None, "mail from this reverse-path was delivered before",
+            STATE, "seen", neutral=False,
+        ),
+        Fact(
+            "recipient.exists", boolean, recipient, _recipient_exists,
+            "false: a local address without account or alias, or one that its next hop does not know",
+            PROBE, "recipients", neutral=True,
+        ),
+        Fact(
+            "message.urls", Kind.LIST, message, _urls, "links in its texts, the first 500",
+            SCAN, "urls", neutral=(),
+        ),
+        Fact(
             "greylist.state", text, recipient, None, "new, waiting or passed, by network and sender domain",
             STATE, "greylist", "passed",
         ),
@@ -236,6 +295,10 @@ for _name, _words in (("dnsbl", "blocks"), ("dnswl", "welcomes")):
         _name, Kind.LIST, Stage.CONNECT, None, f'answers of a DNS list that {_words}: `{_name}("zone"[, "answers"])`',
         (1, 2), check_list, DNS, _name, (),
     )  # fmt: skip
+FUNCTIONS["uribl"] = Function(
+    "uribl", Kind.LIST, Stage.MESSAGE, None, 'what a DNS list says of linked domains: `uribl("zone"[, "answers"])`',
+    (1, 2), check_list, DNS, "uribl", (),
+)  # fmt: skip
 FUNCTIONS["rate"] = Function(
     "rate", Kind.NUMBER, Stage.CONNECT, None, 'how many came before: `rate("client", "1h", "messages")`',
     (3, 3), check_rate, STATE, "rates", 0, HOMES, is_momentary=True,

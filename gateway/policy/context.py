@@ -12,9 +12,10 @@ from functools import cached_property
 from typing import Any
 
 from gateway.core.address import Mailbox, ReversePath
-from gateway.core.ports import Directory
+from gateway.core.ports import Directory, EarlyTalk
 from gateway.core.transaction import Session
 from gateway.core.verdict import Action, Effect, Stage
+from gateway.message.blob import Blob
 from gateway.message.header import Header
 from gateway.policy.values import Found
 
@@ -82,9 +83,14 @@ def layers_from(layers: tuple[Layer, ...], stage: Stage) -> tuple[Layer, ...]:
 class MessageFacts:
     """What end of data showed, for the message stage."""
 
-    size: int
+    blob: Blob
     has_8bit: bool
     header: Header
+    urls: tuple[str, ...] | None = None  # None: not looked for yet
+
+    @property
+    def size(self) -> int:
+        return self.blob.size
 
 
 @dataclass
@@ -99,6 +105,7 @@ class Context:
     hostname: str
     errors: int = 0
     transactions: int = 0
+    early_talk: EarlyTalk | None = None
     reverse_path: ReversePath | None = None
     recipient: Mailbox | None = None
     recipient_count: int = 0

@@ -103,9 +103,7 @@ def _reader(read: Callable[[Context], Found] | None, need: Need) -> Callable[[Co
         if value is _NOT_SEEN:
             if context.given is not None and key in context.given:
                 value = context.given[key]
-            elif read is not None:
-                value = read(context)
-            else:
+            elif read is None or (value := read(context)) is PENDING:
                 value = context.layers[number].known.get(key, _NOT_SEEN)
                 if value is _NOT_SEEN:
                     context.pending.append(need)

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from gateway.core.address import Domain, Mailbox, parse_mailbox, path_or_null
 from gateway.core.transaction import Session, Tls
 from gateway.core.verdict import DISPOSING, Action, Decision, Matched, Stage
+from gateway.message.blob import MemoryBlob
 from gateway.message.header import parse_header
 from gateway.policy.catalogue import declared
 from gateway.policy.context import ORDER, STAGES, Context, Layer, MessageFacts, Need, new_layers
@@ -40,6 +41,12 @@ class Surroundings:
 
     def exists(self, mailbox: Mailbox) -> bool:
         return True
+
+    def is_probed(self, domain: Domain) -> bool:
+        return False
+
+    def owns(self, user: str, mailbox: Mailbox) -> bool:
+        return str(mailbox).lower() == user.lower()
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,7 +113,7 @@ def _context(
         around.hostname,
         reverse_path=path_or_null(sender if isinstance(sender, str) else ""),
         recipient=parse_mailbox(recipient),
-        message=MessageFacts(len(octets), not octets.isascii(), parse_header(octets)),
+        message=MessageFacts(MemoryBlob(octets), not octets.isascii(), parse_header(octets)),
         layers=layers,
         given=given,
     )

@@ -15,7 +15,7 @@ from gateway.checks.memory import Memory
 from gateway.core.address import Domain, Mailbox
 from gateway.core.errors import StorageBroken, StorageFull
 from gateway.core.ident import LENGTH, new_id
-from gateway.core.ports import Counters
+from gateway.core.ports import Counters, EarlyTalk
 from gateway.core.reply import Reply, reply
 from gateway.core.transaction import Envelope, Recipient, Session
 from gateway.core.verdict import DISPOSING, Action, Decision, Guard, Stage, Verdict
@@ -99,11 +99,13 @@ class SmtpDriver:
         self._record = TransactionRecord()
         self._errors = self._transactions = self._login_failures = 0
         self._last_session: Session | None = None
+        self._early_talk: EarlyTalk | None = None
 
     # --- connection -----------------------------------------------------------------------------------------------
 
-    async def connected(self, session: Session) -> Reply | None:
+    async def connected(self, session: Session, early_talk: EarlyTalk) -> Reply | None:
         self._last_session = session
+        self._early_talk = early_talk
         self._kept = None
         if session.tls is not None:
             self._count_tls(session)
@@ -285,7 +287,10 @@ class SmtpDriver:
             )
             context = self._context(session)
             context.reverse_path = envelope.reverse_path
-            self._service.memory.accepted_message(self._judge.policy, context, envelope.recipients)
+            is_welcome = any(part.handling.disposition is None for part in judged.parts)
+            await self._service.memory.accepted_message(
+                self._judge.policy, context, envelope.recipients, is_welcome=is_welcome
+            )
             if all(part.handling.disposition is Action.DISCARD for part in judged.parts):
                 content.discard()
         except BaseException:
@@ -317,7 +322,7 @@ class SmtpDriver:
         context = self._context(session)
         context.reverse_path = envelope.reverse_path
         context.recipient_count = len(envelope.recipients)
-        context.message = MessageFacts(blob.size, facts.has_8bit, header)
+        context.message = MessageFacts(blob, facts.has_8bit, header)
         return await self._judge.message(context, envelope.recipients), header, blob
 
     def _info(self, session: Session) -> dict[str, str]:
@@ -339,6 +344,7 @@ class SmtpDriver:
             service.settings.hostname,
             self._errors,
             self._transactions,
+            early_talk=self._early_talk,
             layers=self._judge.layers,
         )
 
@@ -397,7 +403,10 @@ class SmtpDriver:
             direction = "outbound" if session.may_relay else "inbound"
         if record.sender is not None:
             self._service.metrics.messages.labels(direction, result).inc()
-        record.write(self._service.recorder, session, result, answer, queue_ids, self._judge.policy.version)
+        try:
+            record.write(self._service.recorder, session, result, answer, queue_ids, self._judge.policy.version)
+        except Exception as error:  # the message is on disk: what cannot be told of it must not change the answer
+            self._log.error("not recorded", session=session.id, queue_id=" ".join(queue_ids), exc_info=error)
         refusals = len(record.refusals) + sum(each.decision.verdict.refuses for each in record.decisions)
         self._log.info(
             "transaction",

@@ -7,9 +7,9 @@ from dataclasses import dataclass, field
 from gateway.core.reply import Reply
 from gateway.core.transaction import Session
 from gateway.core.verdict import Decision, Stage
-from gateway.policy.catalogue import FACTS, declared
+from gateway.policy.catalogue import FACTS, SCAN, declared
 from gateway.policy.context import Context
-from gateway.policy.values import UNKNOWN
+from gateway.policy.values import PENDING, UNKNOWN
 from gateway.telemetry.recorder import Recorder
 
 MAX_NOTES = 500  # decisions and refusals kept of one transaction
@@ -158,12 +158,17 @@ class _Told:
 
 
 def _unasked(decision: Decision, context: Context) -> dict[str, object]:
-    """The stage's free facts that its rules did not look at."""
+    """The facts of the stage that are here for the asking and that its rules did not ask for."""
     asked = decision.facts
-    return {fact.name: read(context) for fact, read in _FREE[decision.stage] if fact.name not in asked}
+    found = ((name, read(context)) for name, read in _AT_HAND[decision.stage] if name not in asked)
+    return {name: value for name, value in found if value is not PENDING}
 
 
-_FREE = {
-    stage: [(fact, fact.read) for fact in FACTS.values() if fact.stage is stage and fact.read and not fact.is_live]
+_AT_HAND = {
+    stage: [
+        (fact.name, fact.read)
+        for fact in FACTS.values()
+        if fact.stage is stage and fact.read is not None and fact.cost < SCAN and not fact.is_live
+    ]
     for stage in Stage
 }

@@ -81,6 +81,7 @@ class SmtpConnection(SMTP):
         self._verb = ""
         self._commands = self._errors = self._messages = 0
         self._closing = self._draining = False
+        self._is_greeted = self._spoke_early = False
         self._must_close = False
         self._lingering = False  # the peer may still be sending when we close
         self._waiting_since: float | None = None  # when we began to wait for the peer
@@ -104,6 +105,11 @@ class SmtpConnection(SMTP):
         # dot and go). It ends by itself at the next read.
         super(SMTP, self).connection_lost(error)
         self.transport = None
+
+    def data_received(self, data: bytes) -> None:
+        if not self._is_greeted:
+            self._spoke_early = True
+        super(SMTP, self).data_received(data)
 
     def eof_received(self) -> bool | None:
         keep_open: bool | None = super(SMTP, self).eof_received()
@@ -201,14 +207,23 @@ class SmtpConnection(SMTP):
                 pass
 
     async def _greet(self) -> None:
-        refusal = await self._guarded("connect", self.handler.connected(self.session))
+        refusal = await self._guarded("connect", self.handler.connected(self.session, self._early_talk))
         if refusal is not None:
             self._push(refusal)
             self._closing = self._lingering = True
             return
+        self._is_greeted = True
         self._push(Reply(220, "", (f"{self.settings.hostname} ESMTP Smarthost",)))
         if self._input == b"":
             await self._flush()
+
+    async def _early_talk(self, seconds: float) -> bool:
+        """`core.ports.EarlyTalk`."""
+        if not self._is_greeted and not self._spoke_early:
+            with suppress(TimeoutError):
+                async with asyncio.timeout(seconds):
+                    self._input += await self._read()
+        return self._spoke_early
 
     async def _command(self, line: bytes) -> None:
         verb_octets, _, argument_octets = line.partition(b" ")

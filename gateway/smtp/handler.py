@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from typing import Protocol
 
+from gateway.core.ports import EarlyTalk
 from gateway.core.reply import Reply
 from gateway.core.transaction import Envelope, Recipient, Session
 from gateway.smtp.data import ContentFacts
@@ -37,7 +38,7 @@ class Content(Protocol):
 class Handler(Protocol):
     """What a connection asks of its driver. None as an answer to connected, helo and mail means: no objection."""
 
-    async def connected(self, session: Session) -> Reply | None: ...
+    async def connected(self, session: Session, early_talk: EarlyTalk) -> Reply | None: ...
     async def helo(self, session: Session) -> Reply | None: ...
     async def authenticate(self, session: Session, method: str, credentials: Credentials) -> Session | Reply: ...
     async def impersonate(self, session: Session, ip: str | None, port: int | None, name: str | None) -> Session:

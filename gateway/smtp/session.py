@@ -169,7 +169,7 @@ class SmtpSession(SmtpConnection):
         self.session = await self.handler.impersonate(self.session, client.ip, client.port, client.name)
         self.session = replace(self.session, helo="", is_esmtp=False)
         self._reset_transaction()
-        refusal = await self.handler.connected(self.session)
+        refusal = await self.handler.connected(self.session, self._early_talk)
         if refusal is not None:
             return refusal
         return Reply(220, "", (f"{self.settings.hostname} ESMTP Smarthost",))

@@ -4,7 +4,9 @@ import asyncio
 import sqlite3
 import time
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from gateway.checks.greylist import Seen
 from gateway.storage.gather import Gatherer
@@ -16,8 +18,31 @@ MIGRATIONS = (
         key TEXT PRIMARY KEY, first REAL NOT NULL, last REAL NOT NULL, passed INTEGER NOT NULL) WITHOUT ROWID;
     CREATE INDEX greylist_last ON greylist(last)
     """,
+    """
+    CREATE TABLE sender(address TEXT PRIMARY KEY, last REAL NOT NULL) WITHOUT ROWID;
+    CREATE INDEX sender_last ON sender(last);
+    CREATE TABLE probe(address TEXT PRIMARY KEY, found INTEGER NOT NULL, at REAL NOT NULL) WITHOUT ROWID;
+    CREATE INDEX probe_at ON probe(at)
+    """,
 )
-_PRUNE = 10_000  # rows removed in one transaction
+_PRUNE = 10_000  # rows of a table removed in one transaction
+_PRUNES = (
+    "DELETE FROM greylist WHERE key IN (SELECT key FROM greylist WHERE last < ? LIMIT ?)",
+    "DELETE FROM sender WHERE address IN (SELECT address FROM sender WHERE last < ? LIMIT ?)",
+    "DELETE FROM probe WHERE address IN (SELECT address FROM probe WHERE at < ? LIMIT ?)",
+)
+_PUT_GREYLIST = "INSERT OR REPLACE INTO greylist(key, first, last, passed) VALUES(?, ?, ?, ?)"
+_PUT_SENDER = "INSERT OR REPLACE INTO sender(address, last) VALUES(?, ?)"
+_PUT_PROBE = "INSERT OR REPLACE INTO probe(address, found, at) VALUES(?, ?, ?)"
+
+
+@dataclass(frozen=True, slots=True)
+class KeepTimes:
+    """Seconds that each kind of memory lasts without news."""
+
+    greylist_s: float
+    senders_s: float
+    probes_s: float
 
 
 class SqliteState:
@@ -27,26 +52,48 @@ class SqliteState:
         prepare(path, MIGRATIONS)
         self._path = path
         self._writer = Writer(path, durable=False)
-        self._puts: Gatherer[tuple[str, Seen]] = Gatherer(self._writer, _put)
+        self._puts: Gatherer[tuple[str, list[object]]] = Gatherer(self._writer, _put)
         self._pool = ThreadPoolExecutor(1, thread_name_prefix="state")
         self._reader: sqlite3.Connection | None = None
 
     async def find(self, key: str) -> Seen | None:
-        return await asyncio.get_running_loop().run_in_executor(self._pool, self._find, key)
-
-    def _find(self, key: str) -> Seen | None:
-        if self._reader is None:
-            self._reader = connect(self._path, durable=False)
-        row = self._reader.execute("SELECT first, last, passed FROM greylist WHERE key = ?", [key]).fetchone()
+        row = await self._row("SELECT first, last, passed FROM greylist WHERE key = ?", key)
         return None if row is None else Seen(float(row[0]), float(row[1]), bool(row[2]))
 
     async def put(self, key: str, seen: Seen) -> None:
-        await self._puts.add((key, seen))
+        await self._puts.add((_PUT_GREYLIST, [key, seen.first, seen.last, seen.passed]))
 
-    def prune(self, keep_s: float) -> int:
-        """Forget who has not come for so long. Blocking."""
-        sql = "DELETE FROM greylist WHERE key IN (SELECT key FROM greylist WHERE last < ? LIMIT ?)"
-        return self._writer.call(lambda connection: connection.execute(sql, [time.time() - keep_s, _PRUNE]).rowcount)
+    async def has_seen(self, sender: str) -> bool:
+        return await self._row("SELECT 1 FROM sender WHERE address = ?", sender) is not None
+
+    async def see(self, sender: str) -> None:
+        await self._puts.add((_PUT_SENDER, [sender, time.time()]))
+
+    async def probed(self, address: str) -> tuple[bool, float] | None:
+        row = await self._row("SELECT found, at FROM probe WHERE address = ?", address)
+        return None if row is None else (bool(row[0]), float(row[1]))
+
+    async def put_probed(self, address: str, exists: bool) -> None:
+        await self._puts.add((_PUT_PROBE, [address, exists, time.time()]))
+
+    async def _row(self, sql: str, key: str) -> tuple[Any, ...] | None:
+        return await asyncio.get_running_loop().run_in_executor(self._pool, self._look, sql, key)
+
+    def _look(self, sql: str, key: str) -> tuple[Any, ...] | None:
+        if self._reader is None:
+            self._reader = connect(self._path, durable=False)
+        found: tuple[Any, ...] | None = self._reader.execute(sql, [key]).fetchone()
+        return found
+
+    def prune(self, keep: KeepTimes) -> int:
+        """Forget what is older than that. Blocking."""
+        now = time.time()
+        return self._writer.call(
+            lambda connection: sum(
+                connection.execute(sql, [now - seconds, _PRUNE]).rowcount
+                for sql, seconds in zip(_PRUNES, (keep.greylist_s, keep.senders_s, keep.probes_s), strict=True)
+            )
+        )
 
     def close(self) -> None:
         self._writer.stop()
@@ -56,8 +103,6 @@ class SqliteState:
             self._reader = None
 
 
-def _put(connection: sqlite3.Connection, items: list[tuple[str, Seen]]) -> None:
-    connection.executemany(
-        "INSERT OR REPLACE INTO greylist(key, first, last, passed) VALUES(?, ?, ?, ?)",
-        [(key, seen.first, seen.last, seen.passed) for key, seen in items],
-    )
+def _put(connection: sqlite3.Connection, items: list[tuple[str, list[object]]]) -> None:
+    for sql, values in items:
+        connection.execute(sql, values)

@@ -5,8 +5,9 @@ from dataclasses import replace
 
 import pytest
 
-from gateway.checks import dnsbl
-from gateway.checks.dnsbl import HEALTHY_FOR_S, MAX_ANSWERS, SICK_FOR_S, DnsLists
+from gateway.checks import zones
+from gateway.checks.dnsbl import DnsLists
+from gateway.checks.zones import HEALTHY_FOR_S, MAX_ANSWERS, SICK_FOR_S
 from gateway.core.ports import Answer, NoDomain, Resolver
 from gateway.demo.nameserver import NameServer
 from gateway.policy.context import Context
@@ -42,8 +43,8 @@ class Lists:
 def logged(monkeypatch: pytest.MonkeyPatch, clock: FakeClock) -> Logged:
     """The room's log, with its clock moved by hand."""
     found = Logged()
-    monkeypatch.setattr(dnsbl, "_log", found)
-    monkeypatch.setattr(dnsbl, "time", moved_by_hand(clock))
+    monkeypatch.setattr(zones, "_log", found)
+    monkeypatch.setattr(zones, "time", moved_by_hand(clock))
     return found
 
 
@@ -103,7 +104,7 @@ def test_no_more_than_so_many_answers_are_taken() -> None:
     [
         ([], "does not list"),
         ([f"{POINT} EXISTS"], "does not list"),
-        ([HEALTHY, f"{OFF_POINT} A 127.0.0.2"], "lists 127.0.0.1"),
+        ([HEALTHY, f"{OFF_POINT} A 127.0.0.2"], "lists 1.0.0.127"),
         ([f"{POINT} A 127.255.255.254"], "refuses us"),
         ([f"{POINT} A 127.0.0.2", f"{POINT} A 127.255.255.252"], "refuses us"),
         ([HEALTHY, f"{OFF_POINT} A 127.255.255.255"], "refuses us"),
@@ -296,7 +297,7 @@ def test_a_list_that_never_answers_goes_off(monkeypatch: pytest.MonkeyPatch) -> 
             await asyncio.sleep(60)
             return NoDomain()
 
-    monkeypatch.setattr(dnsbl, "LOOK_S", 0.05)
+    monkeypatch.setattr(zones, "LOOK_S", 0.05)
     told: list[tuple[str, bool]] = []
     lists = DnsLists(Silent(), lambda zone, is_up: told.append((zone, is_up)))
     assert [asyncio.run(lists.fetch(need_of(ASK), context())) for _ in range(2)] == [UNKNOWN, UNKNOWN]

@@ -1,6 +1,7 @@
 """What is remembered of what happened, and of whom."""
 
 import asyncio
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -10,6 +11,7 @@ from gateway.checks import memory
 from gateway.checks.greylist import Greylist, GreylistSettings, Seen
 from gateway.checks.memory import Memory
 from gateway.checks.rates import Rates
+from gateway.checks.seen import SeenSenders
 from gateway.core.address import parse_mailbox
 from gateway.core.errors import StorageBroken
 from gateway.core.transaction import Recipient, Session
@@ -27,14 +29,21 @@ class Kept:
 
     def __init__(self) -> None:
         self.greylisted: list[str] = []
+        self.senders: list[str] = []
         self.rates = Rates(SharedCounters())
-        self.memory = Memory(self.rates, Greylist(self, GreylistSettings()))
+        self.memory = Memory(self.rates, Greylist(self, GreylistSettings()), SeenSenders(self))
 
     async def find(self, key: str) -> Seen | None:
         return None
 
     async def put(self, key: str, seen: Seen) -> None:
         self.greylisted.append(key)
+
+    async def has_seen(self, sender: str) -> bool:
+        return sender in self.senders
+
+    async def see(self, sender: str) -> None:
+        self.senders.append(sender)
 
     def counted(self, key: str, where: Context, *of: str) -> list[object]:
         return [fetch(self.rates, f'rate("{key}", "1h", "{each}")', where) for each in of or ("messages",)]
@@ -64,6 +73,12 @@ def tried(kept: Kept, policy: Policy, where: Context, *, is_accepted: bool) -> N
     asyncio.run(kept.memory.tried_recipient(policy, where, is_accepted=is_accepted))
 
 
+def accepted(
+    kept: Kept, policy: Policy, where: Context, recipients: Sequence[Recipient] = (), *, is_welcome: bool = True
+) -> None:
+    asyncio.run(kept.memory.accepted_message(policy, where, recipients, is_welcome=is_welcome))
+
+
 def test_each_event_is_counted_as_what_it_is(kept: Kept, tmp_path: Path) -> None:
     policy, where = all_rates(tmp_path), coming()
     kept.memory.connected(policy, where)
@@ -72,7 +87,7 @@ def test_each_event_is_counted_as_what_it_is(kept: Kept, tmp_path: Path) -> None
     for _ in range(3):
         tried(kept, policy, where, is_accepted=True)
     for _ in range(4):
-        kept.memory.accepted_message(policy, where, [])
+        accepted(kept, policy, where)
     assert kept.counted("client", where, *ALL) == [1, 2, 3, 4]
 
 
@@ -85,7 +100,7 @@ def test_a_refused_recipient_counts_for_the_greylist_only(kept: Kept, tmp_path: 
 def test_a_message_counts_once_for_its_sender_and_once_for_each_recipient(kept: Kept, tmp_path: Path) -> None:
     policy, where = all_rates(tmp_path), coming(USER)
     recipients = [Recipient(parse_mailbox(to)) for to in ("a@example.org", "b@example.org", "A@example.org")]
-    kept.memory.accepted_message(policy, replace(where, recipient=None), recipients)
+    accepted(kept, policy, replace(where, recipient=None), recipients)
     assert [kept.counted(key, where)[0] for key in ("client", "network", "sender", "user")] == [1, 1, 1, 1]
     of = {to: replace(where, recipient=parse_mailbox(f"{to}@example.org")) for to in "abc"}
     assert {to: kept.counted("recipient", own)[0] for to, own in of.items()} == {"a": 2, "b": 1, "c": 0}
@@ -121,3 +136,26 @@ def test_what_the_greylist_cannot_write_costs_no_mail(
 def test_the_greylist_is_kept_only_where_the_policy_asks_for_it(kept: Kept, tmp_path: Path) -> None:
     tried(kept, asking(tmp_path, 'rate("client", "1h", "messages") > 3'), coming(), is_accepted=True)
     assert kept.greylisted == []
+
+
+@pytest.mark.parametrize(
+    ("sender", "is_welcome", "kept_as"),
+    [
+        ("bob@x.test", True, ["bob@x.test"]),
+        ("Bob@X.test", True, ["bob@x.test"]),
+        ("bob@x.test", False, []),
+        ("", True, []),
+    ],
+    ids=["delivered", "case is no difference", "kept back", "null reverse-path"],
+)
+def test_a_sender_is_seen_once_mail_of_theirs_was_delivered(
+    kept: Kept, tmp_path: Path, sender: str, is_welcome: bool, kept_as: list[str]
+) -> None:
+    where = context(sender=sender, recipient="alice@example.org")
+    accepted(kept, asking(tmp_path, "seen.sender_before"), where, is_welcome=is_welcome)
+    assert kept.senders == kept_as
+
+
+def test_senders_are_kept_only_where_the_policy_asks_for_them(kept: Kept, tmp_path: Path) -> None:
+    accepted(kept, asking(tmp_path, 'greylist.state == "new"'), coming())
+    assert kept.senders == []

@@ -14,7 +14,7 @@ import pytest
 from gateway.checks.greylist import Seen
 from gateway.core.errors import ConfigError, StoreError
 from gateway.storage import sqlite_state
-from gateway.storage.sqlite_state import SqliteState
+from gateway.storage.sqlite_state import KeepTimes, SqliteState
 
 DAY = 86400.0
 REPOSITORY = Path(__file__).resolve().parents[2]
@@ -73,7 +73,7 @@ def test_another_process_sees_what_is_put_and_is_seen(opened: Callable[[], Sqlit
 import asyncio, sys
 from pathlib import Path
 from gateway.checks.greylist import Seen
-from gateway.storage.sqlite_state import SqliteState
+from gateway.storage.sqlite_state import KeepTimes, SqliteState
 async def main():
     state = SqliteState(Path(sys.argv[1]))
     print(await state.find("ours"))
@@ -111,9 +111,9 @@ def test_who_has_not_come_for_long_is_forgotten(opened: Callable[[], SqliteState
     rows = {"old": now - 10 * DAY - 60, "older": now - 90 * DAY, "young": now - 10 * DAY + 60, "now": now}
     for key, last in rows.items():
         put(state, key, Seen(now - 100 * DAY, last, True))  # the last visit counts, not the first
-    assert state.prune(10 * DAY) == 2
+    assert state.prune(KeepTimes(10 * DAY, DAY, DAY)) == 2
     assert keys(tmp_path) == {"young", "now"}
-    assert state.prune(10 * DAY) == 0
+    assert state.prune(KeepTimes(10 * DAY, DAY, DAY)) == 0
     assert find(state, "old") is None
 
 
@@ -124,14 +124,14 @@ def test_a_pruning_is_bounded_and_goes_on_at_the_next(
     state = opened()
     for number in range(7):
         put(state, f"k{number}", FIRST)
-    assert [state.prune(DAY) for _ in range(4)] == [3, 3, 1, 0]
+    assert [state.prune(KeepTimes(DAY, DAY, DAY)) for _ in range(4)] == [3, 3, 1, 0]
 
 
 def test_what_one_view_prunes_the_other_has_forgotten(opened: Callable[[], SqliteState]) -> None:
     one, other = opened(), opened()
     put(one, "k", FIRST)
     assert find(one, "k") == FIRST
-    assert other.prune(DAY) == 1
+    assert other.prune(KeepTimes(DAY, DAY, DAY)) == 1
     assert find(one, "k") is None
 
 

@@ -534,7 +534,7 @@ def test_a_fetched_fact_stays_in_the_layer_of_its_stage(tmp_path: Path) -> None:
 
 
 def test_a_fact_that_is_free_is_never_asked_for(tmp_path: Path) -> None:
-    names = [name for name, fact in FACTS.items() if fact.read is not None and fact.kind is Kind.BOOL]
+    names = [name for name, fact in FACTS.items() if not fact.provider and fact.kind is Kind.BOOL]
     rules = policy(
         tmp_path, f"  - note: n\n    when: {' and '.join(f'{name} != none' for name in names[:12])}\n", stage="message"
     )

@@ -11,6 +11,7 @@ import uvloop
 from aiosmtpd.proxy_protocol import get_proxy
 from aiosmtpd.smtp import SMTP
 
+from gateway.core.ports import EarlyTalk
 from gateway.core.reply import Reply, reply
 from gateway.core.transaction import Envelope, Recipient, Session
 from gateway.net.listener import bind
@@ -37,7 +38,7 @@ class SilentHandler:
     def __init__(self) -> None:
         self.closed_sessions: list[Session] = []
 
-    async def connected(self, session: Session) -> Reply | None:
+    async def connected(self, session: Session, early_talk: EarlyTalk) -> Reply | None:
         return None
 
     async def helo(self, session: Session) -> Reply | None:

@@ -76,6 +76,12 @@ class FakeDirectory:
     def exists(self, mailbox: Mailbox) -> bool:
         return str(mailbox).lower() in self._mailboxes
 
+    def is_probed(self, domain: Domain) -> bool:
+        return domain.ascii.startswith("probed.")
+
+    def owns(self, user: str, mailbox: Mailbox) -> bool:
+        return str(mailbox).lower() == user
+
 
 class FakeAccounts:
     """`accounts.directory.AccountStore` in memory; accounts in the order they were made."""

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from gateway.core.address import parse_mailbox, path_or_null
 from gateway.core.transaction import Session, Tls
+from gateway.message.blob import MemoryBlob
 from gateway.message.header import parse_header
 from gateway.policy.context import Context, MessageFacts
 from gateway.policy.loader import load_policy
@@ -32,7 +33,7 @@ def context(
     """What a stage looks at; message: octets with their header."""
     facts = None
     if message is not None:
-        facts = MessageFacts(len(message), not message.isascii(), parse_header(message))
+        facts = MessageFacts(MemoryBlob(message), not message.isascii(), parse_header(message))
     return Context(
         session,
         DIRECTORY,

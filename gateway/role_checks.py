@@ -1,0 +1,62 @@
+"""The checks behind an SMTP process's policy, and what they remember: made of the configuration, met here."""
+
+import asyncio
+from dataclasses import dataclass
+
+from gateway.checks.dnsbl import DnsLists, UriLists
+from gateway.checks.early_talker import EarlyTalkers
+from gateway.checks.greylist import Greylist, GreylistSettings
+from gateway.checks.links import Links
+from gateway.checks.memory import Memory
+from gateway.checks.names import Names, ReverseDns
+from gateway.checks.rates import Rates
+from gateway.checks.recipients import KeepSettings, RelayRecipients
+from gateway.checks.runner import Check, Checks
+from gateway.checks.seen import SeenSenders
+from gateway.delivery.probe import Prober
+from gateway.delivery.relay import Relay
+from gateway.process import Process, relay_of, resolver_of
+from gateway.storage.sqlite_state import SqliteState
+
+
+@dataclass(slots=True)
+class SmtpChecks:
+    source: Checks
+    memory: Memory
+    _relay: Relay
+    _state: SqliteState
+
+    async def close(self) -> None:
+        await self._relay.close()
+        await asyncio.to_thread(self._state.close)
+
+
+def make_checks(process: Process) -> SmtpChecks:
+    config, metrics = process.shared.config, process.metrics
+    settings, resolver = config.checks, resolver_of(process)
+    state = SqliteState(config.data / "state.db")
+    relay = relay_of(config, resolver, lambda connection: None)
+    prober = Prober(relay, process.shared.routes)
+    greylist = Greylist(state, GreylistSettings(settings.greylist.delay, settings.greylist.keep))
+    rates, seen, links = Rates(process.shared.counters), SeenSenders(state), Links()
+
+    def on_health(zone: str, is_up: bool) -> None:
+        metrics.dnsbl_up.labels(zone).set(is_up)
+
+    lists = DnsLists(resolver, on_health)
+    keep = KeepSettings(settings.recipients.keep_existing, settings.recipients.keep_missing)
+    checks: dict[str, Check] = {
+        "reverse_dns": ReverseDns(resolver),
+        "names": Names(resolver),
+        "dnsbl": lists,
+        "dnswl": lists,
+        "uribl": UriLists(resolver, links, on_health),
+        "urls": links,
+        "greylist": greylist,
+        "rates": rates,
+        "seen": seen,
+        "early_talker": EarlyTalkers(settings.early_talker.delay),
+        "recipients": RelayRecipients(prober.probe, state, keep),
+    }
+    deadlines = {name: getattr(settings, name).timeout for name in checks}
+    return SmtpChecks(Checks(checks, deadlines, metrics), Memory(rates, greylist, seen), relay, state)
