@@ -67,6 +67,11 @@ def _host_name(value: str) -> str:
     return domain.ascii
 
 
+def _relay_name(value: str) -> str:
+    """A leading dot takes the subdomains too."""
+    return ("." if value.startswith(".") else "") + _host_name(value.removeprefix("."))
+
+
 def _name_server(value: str) -> str:
     """`192.0.2.53`, `192.0.2.53:5353`, `2001:db8::53` or `[2001:db8::53]:5353`, as `address:port` without brackets."""
     try:
@@ -84,6 +89,7 @@ Addresses = tuple[Annotated[str, AfterValidator(_address)], ...]
 Networks = tuple[Annotated[str, AfterValidator(_network)], ...]
 RouteName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]{0,39}$")]
 HostName = Annotated[str, AfterValidator(_host_name)]
+RelayName = Annotated[str, AfterValidator(_relay_name)]
 
 
 class Section(BaseModel):
@@ -95,6 +101,7 @@ class Gateway(Section):
     data: Path = Path("data")
     policies: Path = Path("policies")
     user: str = "smarthost"
+    recipient_delimiter: Annotated[str, Field(max_length=1)] = "+"
     workers: Annotated[int, Field(ge=0, le=12)] = 0  # SMTP processes; 0: one a core
 
 
@@ -195,6 +202,7 @@ class Checks(Section):
     recipients: RecipientsCheck = RecipientsCheck()
     urls: CheckSettings = CheckSettings()
     uribl: CheckSettings = CheckSettings()
+    rhsbl: CheckSettings = CheckSettings()
 
 
 class Quarantine(Section):
@@ -239,7 +247,7 @@ class Config(Section):
     tls: TlsFiles = TlsFiles()
     networks: NetworkSettings = NetworkSettings()
     domains: dict[HostName, LocalDomain] = {}
-    relay_domains: dict[HostName, RelayDomain] = {}
+    relay_domains: dict[RelayName, RelayDomain] = {}
     routes: dict[RouteName, Route] = {}
     delivery: Delivery = Delivery()
     dns: Dns = Dns()

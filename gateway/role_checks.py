@@ -3,7 +3,7 @@
 import asyncio
 from dataclasses import dataclass
 
-from gateway.checks.dnsbl import DnsLists, UriLists
+from gateway.checks.dnsbl import DnsLists, DomainLists, UriLists
 from gateway.checks.early_talker import EarlyTalkers
 from gateway.checks.greylist import Greylist, GreylistSettings
 from gateway.checks.links import Links
@@ -43,14 +43,16 @@ def make_checks(process: Process) -> SmtpChecks:
     def on_health(zone: str, is_up: bool) -> None:
         metrics.dnsbl_up.labels(zone).set(is_up)
 
+    reverse = ReverseDns(resolver)
     lists = DnsLists(resolver, on_health)
     keep = KeepSettings(settings.recipients.keep_existing, settings.recipients.keep_missing)
     checks: dict[str, Check] = {
-        "reverse_dns": ReverseDns(resolver),
+        "reverse_dns": reverse,
         "names": Names(resolver),
         "dnsbl": lists,
         "dnswl": lists,
         "uribl": UriLists(resolver, links, on_health),
+        "rhsbl": DomainLists(resolver, reverse, on_health),
         "urls": links,
         "greylist": greylist,
         "rates": rates,

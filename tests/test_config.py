@@ -32,6 +32,7 @@ def test_every_key_has_its_documented_default(tmp_path: Path) -> None:
             "data": Path("data"),
             "policies": Path("policies"),
             "user": "smarthost",
+            "recipient_delimiter": "+",
             "workers": 0,
         },
         "listen": {
@@ -58,7 +59,7 @@ def test_every_key_has_its_documented_default(tmp_path: Path) -> None:
         },
         "dns": {"servers": ()},
         "checks": {
-            **dict.fromkeys(("reverse_dns", "names", "dnsbl", "dnswl", "rates", "urls", "uribl"), CHECK),
+            **dict.fromkeys(("reverse_dns", "names", "dnsbl", "dnswl", "rates", "urls", "uribl", "rhsbl"), CHECK),
             "greylist": {**CHECK, "delay": 300.0, "keep": 36 * 86400.0},
             "early_talker": {**CHECK, "delay": 2.0},
             "seen": {**CHECK, "keep": 180 * 86400.0},

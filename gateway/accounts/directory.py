@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Protocol
 
-from gateway.core.address import Domain, Mailbox
+from gateway.core.address import Domain, Mailbox, covering
 
 MAX_EXPANSION = 1000  # addresses one alias may lead to
 MAX_DEPTH = 10
@@ -39,24 +39,32 @@ class AliasLoop(ValueError):
 
 
 class AccountDirectory:
-    """`core.ports.Directory` over accounts. local, relayed, probed (some of relayed): domains in A-labels."""
+    """`core.ports.Directory` over accounts. local, relayed, probed (some of relayed): domains in A-labels; of the last
+    two one with a leading dot takes its subdomains too. delimiter: what a tag begins with, none: there are no tags.
+    """
 
     def __init__(
-        self, store: AccountStore, local: Iterable[str], relayed: Iterable[str], probed: Iterable[str] = ()
+        self,
+        store: AccountStore,
+        local: Iterable[str],
+        relayed: Iterable[str],
+        probed: Iterable[str] = (),
+        delimiter: str = "+",
     ) -> None:
         self._store = store
         self._local = frozenset(local)
         self._relayed = frozenset(relayed)
         self._probed = frozenset(probed)
+        self._delimiter = delimiter
 
     def is_local(self, domain: Domain) -> bool:
         return domain.ascii in self._local
 
     def is_relayed(self, domain: Domain) -> bool:
-        return domain.ascii in self._relayed
+        return not self.is_local(domain) and any(entry in self._relayed for entry in covering(domain.ascii))
 
     def is_probed(self, domain: Domain) -> bool:
-        return domain.ascii in self._probed
+        return self.is_relayed(domain) and any(entry in self._probed for entry in covering(domain.ascii))
 
     @property
     def local_domains(self) -> frozenset[str]:
@@ -101,14 +109,14 @@ class AccountDirectory:
             self._expand(target.lower(), _parse(target), found, seen, depth + 1)
 
     def _owner(self, mailbox: Mailbox) -> str | None:
-        for address in _candidates(mailbox):
+        for address in self._candidates(mailbox):
             account = self._store.account(address)
             if account is not None:
                 return address
         return None
 
     def _targets(self, mailbox: Mailbox) -> tuple[str, ...]:
-        for address in _candidates(mailbox):
+        for address in self._candidates(mailbox):
             targets = self._store.alias(address)
             if targets:
                 return targets
@@ -117,14 +125,20 @@ class AccountDirectory:
             return () if first is None else (first,)
         return ()
 
+    def _candidates(self, mailbox: Mailbox) -> tuple[str, ...]:
+        """Exact first, then without the tag. Local parts here are case-insensitive, as users expect."""
+        exact = f"{mailbox.local_part.lower()}@{mailbox.domain.ascii}"
+        base = _without_tag(exact, self._delimiter)
+        return (exact,) if base == exact else (exact, base)
 
-def find_loop(store: AccountStore, address: str, targets: Iterable[str]) -> None:
+
+def find_loop(store: AccountStore, address: str, targets: Iterable[str], delimiter: str = "+") -> None:
     """Raises AliasLoop when `address` → `targets` would lead back to `address`."""
     pending: list[tuple[str, tuple[str, ...]]] = [(target.lower(), (address, target.lower())) for target in targets]
     seen: set[str] = set()
     while pending:
         current, path = pending.pop()
-        current = current if store.alias(current) else _without_tag(current)
+        current = current if store.alias(current) else _without_tag(current, delimiter)
         if current == address:
             if len(path) == 2 and store.account(address) is not None:
                 continue  # a copy in the account of the same name is no loop
@@ -135,18 +149,9 @@ def find_loop(store: AccountStore, address: str, targets: Iterable[str]) -> None
         pending += [(target, (*path, target)) for target in store.alias(current)]
 
 
-def _without_tag(address: str) -> str:
+def _without_tag(address: str, delimiter: str) -> str:
     local, _, domain = address.rpartition("@")
-    return f"{local.partition('+')[0] or local}@{domain}"
-
-
-def _candidates(mailbox: Mailbox) -> tuple[str, ...]:
-    """Exact first, then without the plus-tag. Local parts here are case-insensitive, as users expect."""
-    local, domain = mailbox.local_part.lower(), mailbox.domain.ascii
-    base, plus, _ = local.partition("+")
-    if plus and base:
-        return f"{local}@{domain}", f"{base}@{domain}"
-    return (f"{local}@{domain}",)
+    return f"{(local.partition(delimiter)[0] if delimiter else local) or local}@{domain}"
 
 
 def _parse(address: str) -> Mailbox:

@@ -1,12 +1,14 @@
 """DNS lists of addresses, blocking or welcoming (RFC 5782 2.1), and of domains in links (RFC 5782 2.2)."""
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from ipaddress import ip_address
 
 from gateway.checks.links import Links
+from gateway.checks.runner import Check
 from gateway.checks.zones import TestPoints, Zones
 from gateway.core.ports import Resolver
+from gateway.core.verdict import Stage
 from gateway.policy.context import Context, Need
 from gateway.policy.listanswers import AnswerFilter
 from gateway.policy.values import UNKNOWN, Found
@@ -24,7 +26,7 @@ class DnsLists:
         self._zones = Zones(resolver, ADDRESS_POINTS, on_health)
 
     async def fetch(self, need: Need, context: Context) -> Found:
-        zone, wanted = _arguments(need)
+        zone, wanted = _arguments(need.arguments)
         found = await self._zones.ask(reversed_ip(context.session.client_ip), zone)
         return UNKNOWN if found is None else tuple(answer for answer in found if wanted is None or answer in wanted)
 
@@ -37,7 +39,7 @@ class UriLists:
         self._links = links
 
     async def fetch(self, need: Need, context: Context) -> Found:
-        zone, wanted = _arguments(need)
+        zone, wanted = _arguments(need.arguments)
         domains = await self._links.domains(context)
         found = await asyncio.gather(*(self._zones.ask(domain, zone) for domain in domains[:MAX_DOMAINS]))
         answers = {answer for one in found if one for answer in one if wanted is None or answer in wanted}
@@ -46,9 +48,39 @@ class UriLists:
         return tuple(sorted(answers))
 
 
-def _arguments(need: Need) -> tuple[str, AnswerFilter | None]:
-    zone = need.arguments[0].lower().rstrip(".")
-    return zone, AnswerFilter(need.arguments[1]) if len(need.arguments) > 1 else None
+class DomainLists:
+    """rhsbl(…): the answers of a zone for the domain of the sender, HELO or the client ("client": its verified name,
+    "ptr": its reverse name).
+    """
+
+    def __init__(self, resolver: Resolver, reverse: Check, on_health: Callable[[str, bool], None]) -> None:
+        self._zones = Zones(resolver, DOMAIN_POINTS, on_health)
+        self._reverse = reverse
+
+    async def fetch(self, need: Need, context: Context) -> Found:
+        whose, *rest = need.arguments
+        name = await self._name(whose, context)
+        if name is UNKNOWN:
+            return UNKNOWN
+        if not isinstance(name, str) or "." not in name or name.startswith("["):
+            return ()
+        zone, wanted = _arguments(rest)
+        found = await self._zones.ask(name.lower().rstrip("."), zone)
+        return UNKNOWN if found is None else tuple(answer for answer in found if wanted is None or answer in wanted)
+
+    async def _name(self, whose: str, context: Context) -> Found:
+        if whose == "sender":
+            mailbox = context.reverse_path.mailbox if context.reverse_path is not None else None
+            return None if mailbox is None else mailbox.domain.ascii
+        if whose == "helo":
+            return context.session.helo
+        fact = "client.name" if whose == "client" else "client.ptr"
+        return await self._reverse.fetch(Need(fact, fact, (), Stage.CONNECT, 0, "reverse_dns"), context)
+
+
+def _arguments(arguments: Sequence[str]) -> tuple[str, AnswerFilter | None]:
+    zone = arguments[0].lower().rstrip(".")
+    return zone, AnswerFilter(arguments[1]) if len(arguments) > 1 else None
 
 
 def reversed_ip(ip: str) -> str:

@@ -47,7 +47,7 @@ class ReverseDns:
 
 
 class Names:
-    """helo.resolves: has it an address? sender.domain_exists: can a bounce be sent there?"""
+    """helo.resolves: has it an address? sender.domain_exists, recipient.domain_exists: can mail be sent there?"""
 
     def __init__(self, resolver: Resolver) -> None:
         self._resolver = resolver
@@ -59,7 +59,10 @@ class Names:
             except ValueError:
                 return False
             return domain.is_literal or await self._has_address(domain.ascii)
-        mailbox = context.reverse_path.mailbox if context.reverse_path is not None else None
+        if need.name == "recipient.domain_exists":
+            mailbox = context.recipient
+        else:
+            mailbox = context.reverse_path.mailbox if context.reverse_path is not None else None
         if mailbox is None or mailbox.domain.is_literal:
             return True
         return await self._takes_mail(mailbox.domain.ascii)

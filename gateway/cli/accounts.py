@@ -198,7 +198,7 @@ def alias_add(address: str, targets: tuple[str, ...], config_path: Path) -> None
         if len(found) > MAX_EXPANSION:
             fail(f"an alias has at most {MAX_EXPANSION} targets", USAGE)
         try:
-            find_loop(accounts, name, found)
+            find_loop(accounts, name, found, config.gateway.recipient_delimiter)
         except AliasLoop as loop:
             fail(f"this alias would loop: {loop}")
         for target in found:

@@ -4,6 +4,7 @@ Parsing of command arguments is in `smtp.grammar`; here are the values and the p
 """
 
 import re
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import lru_cache
 from ipaddress import IPv4Address, IPv6Address, ip_address
@@ -23,6 +24,15 @@ _DOT_STRING = re.compile(rf"{_ATOM}(?:\.{_ATOM})*")
 def unmapped(address: IPv4Address | IPv6Address) -> IPv4Address | IPv6Address:
     """An IPv4-mapped address as IPv4: a host is one and the same however its address is written."""
     return (address.ipv4_mapped if isinstance(address, IPv6Address) else None) or address
+
+
+def covering(name: str) -> Iterator[str]:
+    """The entries that take a domain: itself; with a leading dot, itself and each domain above it."""
+    yield name
+    yield f".{name}"
+    while "." in name:
+        name = name.partition(".")[2]
+        yield f".{name}"
 
 
 @dataclass(frozen=True, slots=True)

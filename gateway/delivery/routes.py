@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from gateway.core.address import Domain
+from gateway.core.address import Domain, covering
 
 _PREFIX = "route:"  # no domain has a colon, but in brackets
 
@@ -72,7 +72,8 @@ class Routes:
             return self._named.get(name) or NoRoute(name)
         if domain in self._local:
             return Local()
-        if domain in self._relayed:
+        entry = next((entry for entry in covering(domain) if entry in self._relayed), None)
+        if entry is not None:
             # Without a host of its own a relay domain goes to its MX hosts behind us, never to the default route.
-            return self._relayed[domain] or ByMx()
+            return self._relayed[entry] or ByMx()
         return self._named.get("default") or ByMx()

@@ -106,6 +106,11 @@ def run_case(policy: Policy, case: Case) -> Result:
     return Result(case, "; ".join(_differences(case.expect, rehearsal)), rehearsal)
 
 
+def _relay_domain(text: str) -> str:
+    """One with a leading dot takes its subdomains too."""
+    return ("." if text.startswith(".") else "") + parse_domain(text.removeprefix(".")).ascii
+
+
 def as_message(octets: bytes) -> bytes:
     """A sample as it would come: with CRLF, where an editor has left LF alone."""
     return octets if b"\r\n" in octets else octets.replace(b"\n", b"\r\n")
@@ -200,7 +205,7 @@ class _Loader:
                 elif key == "domains":
                     around = replace(around, domains=frozenset(parse_domain(text).ascii for text in texts))
                 else:
-                    around = replace(around, relay_domains=frozenset(parse_domain(text).ascii for text in texts))
+                    around = replace(around, relay_domains=frozenset(map(_relay_domain, texts)))
             except ValueError as error:
                 self.file.node_error(entries[key], str(error))
         return around

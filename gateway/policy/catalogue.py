@@ -12,7 +12,7 @@ from gateway.message.blob import INLINE_LIMIT
 from gateway.message.header import address_of, addresses_of
 from gateway.message.urls import MAX_SCANNED, urls_of
 from gateway.policy.context import ORDER, STAGES, Context
-from gateway.policy.listanswers import check_list
+from gateway.policy.listanswers import RHSBL_HOMES, check_list, check_rhsbl
 from gateway.policy.rates import HOMES, check_rate
 from gateway.policy.values import PENDING, Found, Kind, Value
 
@@ -124,6 +124,12 @@ def _recipient_exists(context: Context) -> Found:
     return PENDING if context.directory.is_probed(context.recipient.domain) else True
 
 
+def _sender_exists(context: Context) -> bool:
+    """Nothing is known of others' mailboxes, so they count as existing."""
+    mailbox = _mailbox(context)
+    return mailbox is None or not context.directory.is_local(mailbox.domain) or context.directory.exists(mailbox)
+
+
 def _owns_sender(context: Context) -> bool:
     """Whoever signed in may send DSNs and the like with the null reverse-path."""
     mailbox, user = _mailbox(context), context.session.user
@@ -226,6 +232,7 @@ def _facts() -> dict[str, Fact]:
         ("sender.domain", text, sender, lambda c: m.domain.ascii if (m := _mailbox(c)) else "", "its domain"),
         ("sender.is_null", boolean, sender, lambda c: _mailbox(c) is None, "the null reverse-path of DSNs"),
         ("sender.is_local", boolean, sender, _sender_is_local, "of a local domain"),
+        ("sender.exists", boolean, sender, _sender_exists, "false: of a local domain, without account or alias"),
         ("recipient.address", text, recipient, lambda c: str(c.recipient or ""), "forward-path"),
         ("recipient.local", text, recipient, lambda c: c.recipient.local_part if c.recipient else "", "its local part"),
         ("recipient.domain", text, recipient, _recipient_domain, "its domain"),
@@ -255,6 +262,10 @@ def _facts() -> dict[str, Fact]:
         Fact(
             "sender.domain_exists", boolean, sender, None, "its domain takes mail: an MX not null, or an address",
             DNS, "names", neutral=True,
+        ),
+        Fact(
+            "recipient.domain_exists", boolean, recipient, None,
+            "its domain takes mail: an MX not null, or an address", DNS, "names", neutral=True,
         ),
         Fact(
             "client.early_talker", boolean, connect, None, "spoke before it was greeted, within the check's delay",
@@ -298,6 +309,11 @@ for _name, _words in (("dnsbl", "blocks"), ("dnswl", "welcomes")):
 FUNCTIONS["uribl"] = Function(
     "uribl", Kind.LIST, Stage.MESSAGE, None, 'what a DNS list says of linked domains: `uribl("zone"[, "answers"])`',
     (1, 2), check_list, DNS, "uribl", (),
+)  # fmt: skip
+FUNCTIONS["rhsbl"] = Function(
+    "rhsbl", Kind.LIST, Stage.CONNECT, None,
+    'what a DNS list of domains says of the sender\'s, HELO\'s or client\'s: `rhsbl("sender", "zone"[, "answers"])`',
+    (2, 3), check_rhsbl, DNS, "rhsbl", (), RHSBL_HOMES,
 )  # fmt: skip
 FUNCTIONS["rate"] = Function(
     "rate", Kind.NUMBER, Stage.CONNECT, None, 'how many came before: `rate("client", "1h", "messages")`',

@@ -6,7 +6,7 @@ Tests, explain and replay are all rehearsals: the stages in order, as the driver
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
-from gateway.core.address import Domain, Mailbox, parse_mailbox, path_or_null
+from gateway.core.address import Domain, Mailbox, covering, parse_mailbox, path_or_null
 from gateway.core.transaction import Session, Tls
 from gateway.core.verdict import DISPOSING, Action, Decision, Matched, Stage
 from gateway.message.blob import MemoryBlob
@@ -37,7 +37,7 @@ class Surroundings:
         return domain.ascii in self.domains
 
     def is_relayed(self, domain: Domain) -> bool:
-        return domain.ascii in self.relay_domains
+        return not self.is_local(domain) and any(entry in self.relay_domains for entry in covering(domain.ascii))
 
     def exists(self, mailbox: Mailbox) -> bool:
         return True

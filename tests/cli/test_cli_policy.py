@@ -120,7 +120,7 @@ def test_explain_takes_any_fact_and_a_message(cli: Cli, folder: Path, tmp_path: 
     assert "outcome: hold by “big or odd”" in cli(*options, "--message", str(message)).expect(0).stdout
     unknown = cli(*options, "--message", str(message), "--set", "recipient.exists=unknown").expect(0).stdout
     assert "unknown     hold “big or odd”" in unknown
-    assert unknown.rstrip().endswith("outcome: accept")
+    assert unknown.rstrip().endswith("outcome: defer by “big or odd”")
     assert "client.prt: unknown fact" in cli(*options, "--set", "client.prt=1").expect(2).stderr
     assert "write FACT=VALUE" in cli(*options, "--set", "client.port").expect(2).stderr
 
