@@ -64,8 +64,18 @@ class Names:
         else:
             mailbox = context.reverse_path.mailbox if context.reverse_path is not None else None
         if mailbox is None or mailbox.domain.is_literal:
-            return True
+            return need.name != "sender.null_mx"
+        if need.name == "sender.null_mx":
+            return await self._has_null_mx(mailbox.domain.ascii)
         return await self._takes_mail(mailbox.domain.ascii)
+
+    async def _has_null_mx(self, name: str) -> Found:
+        answer = await self._resolver.lookup(name, "MX")
+        if isinstance(answer, DnsFailure):
+            return UNKNOWN
+        return isinstance(answer, Records) and all(
+            isinstance(value, tuple) and value[1] in ("", ".") for value in answer.values
+        )
 
     async def _takes_mail(self, name: str) -> Found:
         answer = await self._resolver.lookup(name, "MX")

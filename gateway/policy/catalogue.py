@@ -264,6 +264,10 @@ def _facts() -> dict[str, Fact]:
             DNS, "names", neutral=True,
         ),
         Fact(
+            "sender.null_mx", boolean, sender, None, "its domain says that it takes no mail (RFC 7505)",
+            DNS, "names", neutral=False,
+        ),
+        Fact(
             "recipient.domain_exists", boolean, recipient, None,
             "its domain takes mail: an MX not null, or an address", DNS, "names", neutral=True,
         ),
