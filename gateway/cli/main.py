@@ -6,6 +6,7 @@ from gateway import VERSION
 from gateway.cli.accounts import alias, user
 from gateway.cli.context import Commands, GroupedCommands
 from gateway.cli.control import reload
+from gateway.cli.explain import policy_explain
 from gateway.cli.import_postfix import policy_import_postfix
 from gateway.cli.policy import policy
 from gateway.cli.quarantine import quarantine
@@ -35,6 +36,7 @@ def main() -> None:
 
 for command in (init, check, run, reload, policy, user, alias, queue, quarantine, trace):
     main.add_command(command)
+policy.add_command(policy_explain)
 policy.add_command(policy_replay)
 policy.add_command(policy_coverage)
 policy.add_command(policy_import_postfix)

@@ -2,25 +2,21 @@
 
 import json
 from pathlib import Path
-from typing import Any
 from xml.sax.saxutils import quoteattr
 
 import click
 
-from gateway.cli.context import NO, USAGE, config_option, fail, guarded, json_option, printable, show
+from gateway.cli.context import NO, config_option, guarded, json_option, printable, show
 from gateway.cli.trail import trail_of
 from gateway.config import load_config
 from gateway.core.errors import ConfigError
-from gateway.core.verdict import Stage
-from gateway.policy.cases import Result, as_message, given, run_cases
-from gateway.policy.catalogue import COSTS, FACTS, FREE, FUNCTIONS, Fact, Function, stages_of
-from gateway.policy.context import later
+from gateway.policy.cases import Result, run_cases
+from gateway.policy.catalogue import COSTS, FACTS, FREE, FUNCTIONS, Fact, Function
 from gateway.policy.loader import load_policy
 from gateway.policy.purefunctions import PURE
-from gateway.policy.rehearsal import Surroundings, rehearse
+from gateway.policy.rehearsal import Surroundings
 from gateway.policy.rules import Policy
 from gateway.policy.schema import rules_schema, tests_schema
-from gateway.policy.values import Found
 from gateway.policy_folder import ground_of, surroundings_of
 
 folder_argument = click.argument("folder", required=False, type=click.Path(path_type=Path, file_okay=False))
@@ -31,7 +27,7 @@ def policy() -> None:
     """Policies: check, test, explain."""
 
 
-def _open(folder: Path | None, config_path: Path) -> tuple[Policy, Path, Surroundings]:
+def open_policy(folder: Path | None, config_path: Path) -> tuple[Policy, Path, Surroundings]:
     """The policy, its folder, and what its tests are at home in; without a configuration nothing is local."""
     if folder is not None and not config_path.exists():
         return load_policy(folder), folder, Surroundings()
@@ -47,7 +43,7 @@ def policy_check(folder: Path | None, config_path: Path) -> None:
     """Parse, check types, lint, run the tests."""
 
     def body() -> int:
-        found, where, around = _open(folder, config_path)
+        found, where, around = open_policy(folder, config_path)
         for warning in found.warnings:
             click.echo(f"warning: {warning}", err=True)
         results = run_cases(where, found, around)
@@ -70,7 +66,7 @@ def policy_test(folder: Path | None, config_path: Path, junit: Path | None) -> N
     """Run tests/*.yaml; a failing case is shown with the rules it went through."""
 
     def body() -> int:
-        found, where, around = _open(folder, config_path)
+        found, where, around = open_policy(folder, config_path)
         results = run_cases(where, found, around)
         for result in results:
             if result.failure:
@@ -106,64 +102,6 @@ def _write_junit(path: Path, results: list[Result]) -> None:
         path.write_text("\n".join([*lines, "</testsuite>", ""]), encoding="utf-8")
     except OSError as error:
         raise ConfigError(f"{path}: {error.strerror}") from error
-
-
-@policy.command("explain")
-@folder_argument
-@config_option
-@click.option("--client-ip", help="Who connects.")
-@click.option("--helo", help="What it says in HELO.")
-@click.option("--from", "sender", help="The reverse-path; <> is the null one.")
-@click.option("--to", "recipient", help="The recipient.")
-@click.option("--user", help="Who signed in.")
-@click.option("--listener", type=click.Choice(["smtp", "submission", "submissions"]), help="On which listener.")
-@click.option("--message", type=click.Path(path_type=Path, dir_okay=False, exists=True), help="The message, a file.")
-@click.option(
-    "--set", "facts", multiple=True, metavar="FACT=VALUE", help="Any other fact; `unknown` for one that fails."
-)
-def policy_explain(
-    folder: Path | None, config_path: Path, message: Path | None, facts: tuple[str, ...], **options: Any
-) -> None:
-    """Take one envelope through all stages: each rule tried, its values, the winner. Nothing is looked up."""
-    values = _given(facts, options)
-
-    def body() -> int:
-        found, _, around = _open(folder, config_path)
-        octets = None if message is None else as_message(message.read_bytes())
-        last = Stage.MESSAGE if octets is not None else later(Stage.RECIPIENT, *stages_of(values))
-        rehearsal = rehearse(found, values, around, last, message=octets, full=True)
-        for line in trail_of(found, rehearsal):
-            click.echo(line)
-        by = f" by “{rehearsal.rule}”" if rehearsal.rule else ""
-        click.echo(f"outcome: {rehearsal.action}{by}")
-        return 0
-
-    guarded(body)
-
-
-def _given(facts: tuple[str, ...], options: dict[str, Any]) -> dict[str, Found]:
-    names = {
-        "client_ip": "client.ip",
-        "helo": "helo.name",
-        "sender": "sender.address",
-        "recipient": "recipient.address",
-        "user": "auth.user",
-        "listener": "session.listener",
-    }
-    texts = [(names[option], text) for option, text in options.items() if text is not None]
-    for fact in facts:
-        key, equals, text = fact.partition("=")
-        if not equals:
-            fail(f"--set {fact}: write FACT=VALUE", USAGE)
-        texts.append((key, text))
-    found: dict[str, Found] = {}
-    for key, text in texts:
-        try:
-            key, value = given(key, "" if (key, text) == ("sender.address", "<>") else text)
-        except ValueError as error:
-            fail(f"{key}: {error}", USAGE)
-        found[key] = value
-    return found
 
 
 def _row(each: Fact | Function, name: str) -> dict[str, object]:

@@ -1,17 +1,26 @@
 """`policy replay` and `policy coverage`: what recorded mail says of a policy."""
 
+import asyncio
 import json
 import time
 from collections import Counter, defaultdict
 from collections.abc import Iterator
+from contextlib import nullcontext
 from pathlib import Path
+from typing import Self
 
 import click
 
+from gateway.checks.dnsbl import DnsLists, DomainLists
+from gateway.checks.names import Names, ReverseDns
+from gateway.checks.runner import DEADLINE_S, Check
 from gateway.cli.context import NO, USAGE, config_option, fail, guarded, json_option, open_config, show
 from gateway.config import Config, load_config, parse_duration
+from gateway.dns.resolver import DnsResolver, ResolverSettings
+from gateway.policy.context import Context, Need
 from gateway.policy.loader import load_policy
-from gateway.policy.replay import Replayed, replay
+from gateway.policy.replay import NotRecorded, Replayed, replay
+from gateway.policy.values import UNKNOWN, Found
 from gateway.policy_folder import ground_of
 from gateway.storage.sqlite_trace import FoundEvent, SqliteTrace
 
@@ -33,15 +42,61 @@ def _recorded(config: Config, since: str) -> Iterator[FoundEvent]:
         trace.close()
 
 
+class LiveChecks:
+    """Facts of DNS as they are now. `with`: one event loop for all of them."""
+
+    def __init__(self, config: Config) -> None:
+        self._config = config
+        self._runner = asyncio.Runner()
+        self._checks: dict[str, Check] = {}
+
+    def __enter__(self) -> Self:
+        self._runner.__enter__()
+        self._runner.run(self._make())
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self._runner.close()
+
+    async def _make(self) -> None:
+        settings = ResolverSettings(self._config.dns.servers)
+        resolver = DnsResolver(settings, lambda rdtype, result, seconds: None)
+        reverse = ReverseDns(resolver)
+        lists = DnsLists(resolver, lambda zone, is_up: None)
+        self._checks = {
+            "reverse_dns": reverse,
+            "names": Names(resolver),
+            "dnsbl": lists,
+            "dnswl": lists,
+            "rhsbl": DomainLists(resolver, reverse, lambda zone, is_up: None),
+        }
+
+    def look_up(self, need: Need, context: Context) -> Found:
+        check = self._checks.get(need.provider)
+        if check is None:
+            raise NotRecorded(need.key)
+        return self._runner.run(self._fetch(check, need, context))
+
+    async def _fetch(self, check: Check, need: Need, context: Context) -> Found:
+        try:
+            async with asyncio.timeout(DEADLINE_S):
+                return await check.fetch(need, context)
+        except TimeoutError:
+            return UNKNOWN
+
+
 @click.command("replay")
 @click.option(
     "--candidate", required=True, type=click.Path(path_type=Path, file_okay=False, exists=True), help="Its folder."
 )
 @since_option
+@click.option("--live", is_flag=True, help="Look up in DNS now what was not recorded.")
 @click.option("--fail-on-change", is_flag=True, help="Exit 1 if any verdict changes.")
 @config_option
 @json_option
-def policy_replay(candidate: Path, since: str, fail_on_change: bool, config_path: Path, as_json: bool) -> None:
+def policy_replay(
+    candidate: Path, since: str, live: bool, fail_on_change: bool, config_path: Path, as_json: bool
+) -> None:
     """Take recorded transactions through a candidate policy: which verdicts change, by rule, with examples."""
 
     def body() -> int:
@@ -50,9 +105,10 @@ def policy_replay(candidate: Path, since: str, fail_on_change: bool, config_path
         config = open_config(config_path)
         results: list[Replayed] = []
         count = 0
-        for event in _recorded(config, since):
-            count += 1
-            results += replay(found, event.data)
+        with LiveChecks(config) if live else nullcontext() as checks:
+            for event in _recorded(config, since):
+                count += 1
+                results += replay(found, event.data, None if checks is None else checks.look_up)
         changes: dict[tuple[str, str], list[str]] = defaultdict(list)
         lacking: Counter[str] = Counter()
         for result in results:

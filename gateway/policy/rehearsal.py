@@ -86,7 +86,7 @@ def rehearse(
     score, marks = given.get("score"), given.get("marks")
     layers[0].score = score if isinstance(score, int | float) else 0.0
     layers[0].marks = marks if isinstance(marks, tuple) else ()
-    context = _context(given, around, message, layers)
+    context = rehearsed_context(given, around, message, layers)
     decisions: list[Decision] = []
     disposed: Decision | None = None
     for stage in STAGES[: ORDER[last] + 1]:
@@ -101,9 +101,13 @@ def rehearse(
     return Rehearsal(tuple(decisions), final.action, final.rule, context.score, context.marks)
 
 
-def _context(
-    given: Mapping[str, Found], around: Surroundings, message: bytes | None, layers: tuple[Layer, ...]
+def rehearsed_context(
+    given: Mapping[str, Found],
+    around: Surroundings,
+    message: bytes | None = None,
+    layers: tuple[Layer, ...] | None = None,
 ) -> Context:
+    """What the first stage of a rehearsal looks at."""
     octets = EMPTY_MESSAGE if message is None else message
     recipient = _text(given, "recipient.address") or f"postmaster@{min(around.domains, default='example.org')}"
     sender = given.get("sender.address", "" if given.get("sender.is_null") is True else SENDER)
@@ -114,7 +118,7 @@ def _context(
         reverse_path=path_or_null(sender if isinstance(sender, str) else ""),
         recipient=parse_mailbox(recipient),
         message=MessageFacts(MemoryBlob(octets), not octets.isascii(), parse_header(octets)),
-        layers=layers,
+        layers=layers or new_layers(),
         given=given,
     )
 

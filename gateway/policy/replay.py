@@ -5,18 +5,21 @@ not recorded makes its recipient undecidable: counted, never guessed. A mail ref
 the later ones, so what a candidate lets pass there counts as accepted as far as the record goes.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from gateway.core.verdict import REFUSING, Action, Guard, Stage
-from gateway.policy.catalogue import of_recipient
-from gateway.policy.context import later
-from gateway.policy.rehearsal import Surroundings, rehearse
+from gateway.policy.catalogue import declared, of_recipient
+from gateway.policy.context import Context, Need, arguments_of, later
+from gateway.policy.rehearsal import Rehearsal, Surroundings, rehearse, rehearsed_context
 from gateway.policy.rules import Policy
 from gateway.policy.values import UNKNOWN, Found
 
 _NO_RULES = Surroundings()
+
+
+LookUp = Callable[[Need, Context], Found]
 
 
 class NotRecorded(Exception):
@@ -31,6 +34,18 @@ class RecordedFacts(dict[str, Found]):
 
     def __missing__(self, key: str) -> Found:
         raise NotRecorded(key)
+
+
+class PartlyRecorded(RecordedFacts):
+    """What else is asked for is unknown, and noted in `lacking`."""
+
+    def __init__(self, facts: Mapping[str, Found]) -> None:
+        super().__init__(facts)
+        self.lacking: list[str] = []
+
+    def __missing__(self, key: str) -> Found:
+        self.lacking.append(key)
+        return UNKNOWN
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,8 +74,11 @@ class Replayed:
         return self.after is not None and self.after != self.before
 
 
-def replay(policy: Policy, record: Mapping[str, Any]) -> Iterator[Replayed]:
-    """record: a transaction's data as the recorder wrote it. Each of its recipients in turn."""
+def replay(policy: Policy, record: Mapping[str, Any], look_up: LookUp | None = None) -> Iterator[Replayed]:
+    """record: a transaction's data as the recorder wrote it. Each of its recipients in turn.
+
+    look_up: learns today what was not recorded, or raises NotRecorded for what today does not know either.
+    """
     last = _last_stage(record)
     for recipient in record["recipients"] or [""]:
         name = record["queue_id"] or _decision_id(record, recipient) or record["session"]
@@ -69,7 +87,7 @@ def replay(policy: Policy, record: Mapping[str, Any]) -> Iterator[Replayed]:
             yield Replayed(name, recipient, before, before)
             continue
         try:
-            after = _after(policy, record, recipient, last)
+            after = _after(policy, record, recipient, last, look_up)
         except NotRecorded as error:
             yield Replayed(name, recipient, before, None, str(error.args[0]))
         else:
@@ -91,6 +109,15 @@ def facts_of(record: Mapping[str, Any], recipient: str) -> RecordedFacts:
         for key in [key for key in found if of_recipient(key) and key != "recipient.address"]:
             del found[key]
     return found
+
+
+def _need(key: str) -> Need:
+    """Raises NotRecorded for a fact that no check gives."""
+    fact = declared(key)
+    if fact is None or not fact.provider:
+        raise NotRecorded(key)
+    arguments = arguments_of(key) if "(" in key else ()
+    return Need(key, fact.name, arguments, fact.stage, fact.cost, fact.provider)
 
 
 def _value(value: object) -> Found:
@@ -138,9 +165,24 @@ def _before(record: Mapping[str, Any], recipient: str) -> Outcome:
     return disposed
 
 
-def _after(policy: Policy, record: Mapping[str, Any], recipient: str, last: Stage) -> Outcome:
+def explain_record(policy: Policy, record: Mapping[str, Any], recipient: str) -> tuple[Rehearsal, tuple[str, ...]]:
+    """Each rule that a policy tries on what was recorded, and the keys of facts that it asks for and were not."""
+    facts = PartlyRecorded(facts_of(record, recipient))
+    found = rehearse(policy, facts, _NO_RULES, _last_stage(record), full=True)
+    return found, tuple(dict.fromkeys(facts.lacking))
+
+
+def _after(policy: Policy, record: Mapping[str, Any], recipient: str, last: Stage, look_up: LookUp | None) -> Outcome:
     facts = facts_of(record, recipient)
-    found = rehearse(policy, facts, _NO_RULES, last)
+    while True:
+        try:
+            found = rehearse(policy, facts, _NO_RULES, last)
+            break
+        except NotRecorded as error:
+            if look_up is None:
+                raise
+            key = str(error.args[0])
+            facts[key] = look_up(_need(key), rehearsed_context(facts, _NO_RULES))
     if found.action not in REFUSING:
         guard = _guard(record, recipient, facts)
         if guard is not None:

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from gateway.demo.nameserver import NameServer
 from tests.support.gateway import Gateway
 from tests.support.process import Finished, wait_until
 from tests.support.raw import RawClient, message, temporary_gateway
@@ -108,3 +109,60 @@ def test_coverage_puts_rules_that_never_matched_first(recorded: Recorded) -> Non
     assert counts["no such mailbox"] == sum(map(len, recorded.accepted.values()))
     assert rows[0]["count"] == 0
     assert [row["count"] for row in rows] == sorted(row["count"] for row in rows)
+
+
+def test_explain_goes_through_all_rules_on_what_was_recorded(recorded: Recorded) -> None:
+    queue_id = recorded.accepted["x1.example"][0]
+    told = recorded.gateway.cli("policy", "explain", queue_id).expect(0).stdout
+    assert "accepted by this policy: session" in told
+    assert "x1.example> to <nobody@example.org>" in told
+    assert 'MATCH       note “one”   sender.domain = "x1.example"' in told
+    assert "no match    accept “own networks and signed-in users”" in told
+    assert "not recorded" not in told
+    only = recorded.gateway.cli("policy", "explain", queue_id, "--to", "alice@example.org").expect(0).stdout
+    assert "nobody@example.org" not in only
+    assert only.rstrip().endswith("outcome: accept")
+
+
+def test_explain_says_so_where_the_policy_is_another_and_asks_for_more(recorded: Recorded) -> None:
+    folder = recorded.gateway.folder / "policies"
+    rules = (folder / "50-message.yaml").read_text()
+    try:
+        (folder / "50-message.yaml").write_text(ASKS)
+        told = recorded.gateway.cli("policy", "explain", recorded.accepted["x2.example"][0]).expect(0).stdout
+    finally:
+        (folder / "50-message.yaml").write_text(rules)
+    assert "accepted by another policy than that of now" in told
+    assert 'not recorded, taken as unknown: header("X-Marker")' in told
+
+
+def test_explain_of_what_nobody_knows_is_no(recorded: Recorded) -> None:
+    assert "no transaction of 1ABC is recorded" in recorded.gateway.cli("policy", "explain", "1ABC").expect(1).stderr
+    refused = recorded.gateway.cli("policy", "explain", "1ABC", "--helo", "x.example")
+    assert "with an ID all facts are those of the record" in refused.expect(2).stderr
+
+
+def test_live_replay_asks_dns_for_what_was_not_recorded(tmp_path: Path) -> None:
+    listed = "stage: connect\nrules:\n  - reject: listed\n    when: dnsbl('bl.test') and not client.trusted\n"
+    with NameServer() as dns:
+        dns.add("2.0.0.127.bl.test A 127.0.0.2", "7.0.9.127.bl.test A 127.0.0.3")
+        with temporary_gateway(settings={"dns": {"servers": [dns.address]}}) as gateway:
+            for source in ("127.9.0.7", "127.9.0.8"):
+                with RawClient(gateway.ports["smtp"], source=source) as client:
+                    client.ehlo("client.test")
+                    client.line("MAIL FROM:<a@x.example>")
+                    client.line("RCPT TO:<alice@example.org>")
+                    assert client.line("DATA").code == 354
+                    client.send(message("live") + b".\r\n")
+                    assert client.reply().code == 250
+            wait_until(lambda: gateway.cli("policy", "coverage").stdout.count("\n") > 1, 10, "records")
+            gateway.stop()
+            recorded = Recorded(gateway, {})
+            then = json.loads(
+                recorded.replay(tmp_path / "then", {"10-connect.yaml": listed}, "--json").expect(0).stdout
+            )
+            now = recorded.replay(tmp_path / "now", {"10-connect.yaml": listed}, "--json", "--live").expect(0).stdout
+    assert then["undecidable"] == {'dnsbl("bl.test")': 2}
+    (change,) = json.loads(now)["changes"]
+    assert (change["after"], change["count"]) == ("reject by “listed”", 1)
+    assert json.loads(now)["undecidable"] == {}
