@@ -16,7 +16,7 @@ from gateway.core.errors import ConfigError
 from gateway.delivery.routes import FixedHost, Routes
 from gateway.net.listener import bind
 from gateway.net.tls import KeyMaterial, TlsSettings
-from gateway.policy_folder import applied_policy
+from gateway.policy_folder import applied_policy, shadow_policy
 from gateway.process import Process, Shared, new_process, watch
 from gateway.reload import Reloader, forget
 from gateway.role_smtp import SMTP_LISTENERS, run_smtp
@@ -98,7 +98,16 @@ def _shared(config: Config, roles: set[str], metrics_folder: Path) -> Shared:
     for end in (wake_read, wake_write):
         end.setblocking(False)
     return Shared(
-        config, policy, SharedCounters(), keys, sockets, wake_read, wake_write, build_routes(config), metrics_folder
+        config,
+        policy,
+        shadow_policy(config),
+        SharedCounters(),
+        keys,
+        sockets,
+        wake_read,
+        wake_write,
+        build_routes(config),
+        metrics_folder,
     )
 
 

@@ -217,6 +217,8 @@ class Trace(Section):
 class PolicySettings(Section):
     answer: Literal["late", "early"] = "late"
     watch: bool = False
+    shadow: str = ""
+    shadow_lookups: Annotated[int, BeforeValidator(_no_truth), Field(ge=0, le=20)] = 0
 
 
 class Limits(Section):
@@ -265,6 +267,11 @@ class Config(Section):
     @property
     def data(self) -> Path:
         return self.path(self.gateway.data)
+
+    @property
+    def shadow(self) -> Path | None:
+        """The folder of the shadow policy."""
+        return self.path(Path(self.policy.shadow)) if self.policy.shadow else None
 
     @property
     def policies(self) -> Path:

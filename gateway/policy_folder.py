@@ -21,6 +21,13 @@ def applied_policy(config: Config) -> Policy:
     return load_tested_policy(config.policies, surroundings_of(config), ground_of(config))
 
 
+def shadow_policy(config: Config) -> Policy | None:
+    """Loaded and tested, if there is one. Raises ConfigError."""
+    if config.shadow is None:
+        return None
+    return load_tested_policy(config.shadow, surroundings_of(config), ground_of(config))
+
+
 def ground_of(config: Config) -> Ground:
     ways = {name: OnUnknown(getattr(config.checks, name).on_error) for name in type(config.checks).model_fields}
     return Ground(ways, frozenset(config.routes))

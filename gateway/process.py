@@ -49,6 +49,7 @@ class Shared:
 
     config: Config
     policy: Policy
+    shadow: Policy | None
     counters: SharedCounters
     keys: KeyMaterial | None
     sockets: dict[str, list[socket.socket]]

@@ -17,22 +17,23 @@ from gateway.config import Config
 from gateway.core.errors import ConfigError
 from gateway.policy.loader import load_policy, sources_of, version_of
 from gateway.policy.rules import Policy
-from gateway.policy_folder import applied_policy, ground_of
+from gateway.policy_folder import applied_policy, ground_of, shadow_policy
 from gateway.process import Shared
 from gateway.telemetry import log
 
-KEPT_COPIES = 3
+KEPT_COPIES = 6
 _log = log.get("reload")
 
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """number: counts the reloads of this run; version: what runs now; message: why it was refused, or nothing."""
+    """number: counts the reloads of this run; version: what runs now; message: what is wrong, if anything."""
 
     number: int
     ok: bool
     version: str
     message: str
+    shadow: str = ""  # the version of the shadow policy, if there is one
     at: float = field(default_factory=time.time)
 
 
@@ -43,13 +44,13 @@ def outcome_path(data: Path) -> Path:
 def read_outcome(data: Path) -> Outcome | None:
     try:
         found = json.loads(outcome_path(data).read_text(encoding="utf-8"))
-        return Outcome(found["number"], found["ok"], found["version"], found["message"], found["at"])
+        return Outcome(found["number"], found["ok"], found["version"], found["message"], found["shadow"], found["at"])
     except (OSError, ValueError, KeyError, TypeError):
         return None
 
 
 def copied_policy(config: Config, version: str) -> Policy:
-    """In a worker: the policy of an outcome."""
+    """In a worker: the policy, or the shadow policy, of an outcome."""
     return load_policy(_copies(config.data) / version / "policies", ground_of(config))
 
 
@@ -66,21 +67,20 @@ class Reloader:
         self._shared = shared
         self._as_service = as_service
         self._number = 0
-        self._applied = _state_of(shared.config.policies)
+        self._applied = self._state()
         self._noticed = self._applied
 
     def reload(self) -> None:
         """Never raises."""
         config = self._shared.config
         self._number += 1
-        self._applied = self._noticed = _state_of(config.policies)
+        self._applied = self._noticed = self._state()
         try:
             policy = applied_policy(config)
-            sources = sources_of(config.policies)
-            if version_of(sources) != policy.version:
-                raise ConfigError("the policy changed while it was read; reload again")
-            outcome = Outcome(self._number, True, policy.version, "")
-            self._as_service(lambda: _write(config.data, outcome, sources))
+            copies = {policy.version: _sources(config.policies, policy)}
+            shadow, trouble = self._next_shadow(copies)
+            outcome = Outcome(self._number, True, policy.version, trouble, "" if shadow is None else shadow.version)
+            self._as_service(lambda: _write(config.data, outcome, copies))
         except (ConfigError, OSError) as error:
             _log.error("policy refused, the running one stays", reason=str(error))
             outcome = Outcome(self._number, False, self._shared.policy.version, str(error))
@@ -89,19 +89,43 @@ class Reloader:
             return
         for warning in policy.warnings:
             _log.warning("policy", lint=warning)
-        self._shared.policy = policy
+        self._shared.policy, self._shared.shadow = policy, shadow
         _log.info("policy applied", version=policy.version)
+
+    def _next_shadow(self, copies: dict[str, dict[str, bytes]]) -> tuple[Policy | None, str]:
+        """What is wrong with a new shadow policy is told, and the old one stays: it must not keep the live one back."""
+        config = self._shared.config
+        try:
+            shadow = shadow_policy(config)
+            if shadow is not None and config.shadow is not None:
+                copies[shadow.version] = _sources(config.shadow, shadow)
+        except ConfigError as error:
+            _log.error("shadow policy refused, the old one stays", reason=str(error))
+            return self._shared.shadow, f"the shadow policy stays as it was: {error}"
+        return shadow, ""
+
+    def _state(self) -> tuple[tuple[str, int, int], ...]:
+        config = self._shared.config
+        return (*_state_of(config.policies), *(() if config.shadow is None else _state_of(config.shadow)))
 
     def is_due(self) -> bool:
         """For `[policy] watch`: has the folder changed, and been at rest since the last look?"""
-        state = _state_of(self._shared.config.policies)
+        state = self._state()
         is_at_rest, self._noticed = state == self._noticed, state
         return is_at_rest and state != self._applied
 
 
-def _write(data: Path, outcome: Outcome, sources: dict[str, bytes]) -> None:
-    if outcome.ok:
-        _copy(_copies(data) / outcome.version, sources)
+def _sources(folder: Path, policy: Policy) -> dict[str, bytes]:
+    sources = sources_of(folder)
+    if version_of(sources) != policy.version:
+        raise ConfigError("the policy changed while it was read; reload again")
+    return sources
+
+
+def _write(data: Path, outcome: Outcome, copies: dict[str, dict[str, bytes]]) -> None:
+    """copies: the files of each version that workers will want."""
+    for version, sources in copies.items():
+        _copy(_copies(data) / version, sources)
     path = outcome_path(data)
     temporary = path.with_suffix(".new")
     temporary.write_text(json.dumps(asdict(outcome)), encoding="utf-8")

@@ -39,9 +39,14 @@ async def run_smtp(process: Process) -> None:
     checks = make_checks(process)
     service = SmtpService(
         settings=SmtpSettings(
-            config.gateway.hostname, config.policy.answer == "early", limits.hops, limits.message_stage
+            config.gateway.hostname,
+            config.policy.answer == "early",
+            limits.hops,
+            limits.message_stage,
+            config.policy.shadow_lookups,
         ),
         policy=shared.policy,
+        shadow=shared.shadow,
         source=checks.source,
         memory=checks.memory,
         directory=directory,
@@ -87,10 +92,14 @@ def _reloading(process: Process, service: SmtpService) -> Callable[[], None]:
 
     async def apply() -> None:
         outcome = await asyncio.to_thread(read_outcome, process.shared.config.data)
-        if outcome is None or outcome.version == service.policy.version:
+        config = process.shared.config
+        if outcome is None or not outcome.ok:
             return
         try:
-            service.policy = await asyncio.to_thread(copied_policy, process.shared.config, outcome.version)
+            if outcome.version != service.policy.version:
+                service.policy = await asyncio.to_thread(copied_policy, config, outcome.version)
+            if outcome.shadow != (service.shadow.version if service.shadow is not None else ""):
+                service.shadow = await asyncio.to_thread(copied_policy, config, outcome.shadow)
         except Exception as error:
             _log.error("policy could not be taken", version=outcome.version, exc_info=error)
 

@@ -77,7 +77,7 @@ def test_every_key_has_its_documented_default(tmp_path: Path) -> None:
         },
         "quarantine": {"keep": 30 * 86400.0},
         "trace": {"keep": 30 * 86400.0, "max_size": 2 * 1024**3},
-        "policy": {"answer": "late", "watch": False},
+        "policy": {"answer": "late", "watch": False, "shadow": "", "shadow_lookups": 0},
         "limits": {
             "size": 50 * 1024**2,
             "line": 8192,

@@ -37,6 +37,8 @@ def reload(config_path: Path) -> None:
             time.sleep(0.05)
         if outcome.ok:
             click.echo(f"policy {outcome.version} applied")
+            if outcome.message:
+                click.echo(f"warning: {outcome.message}", err=True)
             return 0
         click.echo(f"refused, the running policy {outcome.version} stays:\n{outcome.message}", err=True)
         return NO

@@ -15,7 +15,7 @@ from gateway.core.address import parse_domain
 from gateway.core.errors import ConfigError
 from gateway.defaults import default_policies, write_certificate
 from gateway.net.tls import TlsSettings, check_pair
-from gateway.policy_folder import applied_policy
+from gateway.policy_folder import applied_policy, shadow_policy
 
 EXPIRY_WARNING_DAYS = 21
 ROLES = ("smtp", "queue", "store", "admin")
@@ -117,6 +117,8 @@ def _check(path: Path) -> int:
     config = load_config(path)
     try:
         warnings += applied_policy(config).warnings
+        shadow = shadow_policy(config)
+        warnings += () if shadow is None else shadow.warnings
     except ConfigError as error:
         errors.append(str(error))
     _check_tls(config, errors, warnings)

@@ -100,7 +100,15 @@ def _decision(decision: dict[str, Any]) -> list[str]:
     lines += [f"  gave {', '.join(given)}"] if given else []
     if decision["reply"]:
         lines.append(f"  {decision['reply']}")
+    if "shadow" in decision:
+        lines.append(f"  shadow: {decision['shadow']['action']}{_by(decision['shadow'])}")
     return lines
+
+
+def _by(shadow: dict[str, str]) -> str:
+    if not shadow["rule"]:
+        return ""
+    return f" for want of {shadow['rule']}" if shadow["action"] == "undecided" else f" by “{shadow['rule']}”"
 
 
 def _value(value: object) -> str:

@@ -1,7 +1,7 @@
 """Inbound judgement: stages, actions, verdicts and decisions."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 
 from gateway.core.reply import Reply
@@ -140,6 +140,14 @@ class Step:
 
 
 @dataclass(frozen=True, slots=True)
+class ShadowVerdict:
+    """action: as of a Verdict, or "undecided"; then rule is the key of the fact that was not at hand."""
+
+    action: str
+    rule: str
+
+
+@dataclass(frozen=True, slots=True)
 class Decision:
     """id: empty where nothing was refused; trail: the rules that did not simply fail to match (all, if asked for);
     facts: what was looked at, by key, None inside meaning none; score and marks: what this stage gave.
@@ -153,6 +161,10 @@ class Decision:
     effects: tuple[Effect, ...] = ()
     score: float = 0.0
     marks: tuple[str, ...] = ()
+    shadow: ShadowVerdict | None = None  # where the shadow policy says something else
+
+    def beside(self, shadow: ShadowVerdict) -> "Decision":
+        return replace(self, shadow=shadow)
 
 
 ACCEPTED = Verdict(Action.ACCEPT)

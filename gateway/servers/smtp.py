@@ -24,9 +24,11 @@ from gateway.message.header import MAX_HEADER, Header, parse_header
 from gateway.policy.context import Context, MessageFacts
 from gateway.policy.rules import Policy
 from gateway.queue.intake import Handling, Intake, Part
+from gateway.servers.facts import FactSource
 from gateway.servers.login import LockedOut, LoginGuard, SignedIn, WrongPassword
-from gateway.servers.smtp_judge import FactSource, Judged, SessionJudge
+from gateway.servers.smtp_judge import Judged, SessionJudge
 from gateway.servers.smtp_record import TransactionRecord
+from gateway.servers.smtp_shadow import Shadow
 from gateway.smtp.data import ContentFacts
 from gateway.smtp.grammar import MailArguments, RcptArguments
 from gateway.smtp.handler import Content
@@ -60,16 +62,18 @@ class SmtpSettings:
     answer_early: bool = False
     hops: int = 50
     message_stage_s: float = 60.0
+    shadow_lookups: int = 0
 
 
 @dataclass(slots=True)
 class SmtpService:
-    """What all sessions of a process share. `policy` is replaced whole at a reload; a session keeps the one it began
-    with.
+    """What all sessions of a process share. `policy` and `shadow` are replaced whole at a reload; a session keeps those
+    it began with.
     """
 
     settings: SmtpSettings
     policy: Policy
+    shadow: Policy | None
     source: FactSource
     memory: Memory
     directory: AccountDirectory
@@ -90,7 +94,10 @@ class SmtpDriver:
 
     def __init__(self, service: SmtpService, gauges: tuple[str, ...]) -> None:
         self._service = service
-        self._judge = SessionJudge(service.policy, service.source, service.metrics)
+        shadow = None
+        if service.shadow is not None:
+            shadow = Shadow(service.shadow, service.source, service.settings.shadow_lookups, service.metrics)
+        self._judge = SessionJudge(service.policy, service.source, service.metrics, shadow)
         self._gauges = gauges
         self._log = _LOG
         self._kept: Decision | None = None  # a refusal at connect or helo that waits for RCPT

@@ -7,24 +7,19 @@ refusal, or parts: recipients that are handled alike.
 import asyncio
 import time
 from dataclasses import dataclass
-from typing import Protocol
 
 from gateway.core.reply import Reply
 from gateway.core.transaction import Recipient
 from gateway.core.verdict import Action, Decision, Delay, Matched, Stage, Verdict
 from gateway.policy.catalogue import FACTS, of_recipient
-from gateway.policy.context import ORDER, Context, Layer, Need, layers_from, new_layers
+from gateway.policy.context import ORDER, Context, Layer, layers_from, new_layers
 from gateway.policy.effects import MAX_DELAY_S
 from gateway.policy.engine import judge
 from gateway.policy.rules import Policy
-from gateway.policy.values import Found
 from gateway.queue.intake import Handling, Part
+from gateway.servers.facts import FactSource
+from gateway.servers.smtp_shadow import Shadow
 from gateway.telemetry.metrics import Metrics
-
-
-class FactSource(Protocol):
-    async def fetch(self, need: Need, context: Context) -> Found:
-        """Has its own deadline; UNKNOWN when the fact could not be learnt. Never raises."""
 
 
 @dataclass(slots=True)
@@ -39,10 +34,11 @@ class Judged:
 class SessionJudge:
     """One policy version from the first stage to the end."""
 
-    def __init__(self, policy: Policy, source: FactSource, metrics: Metrics) -> None:
+    def __init__(self, policy: Policy, source: FactSource, metrics: Metrics, shadow: Shadow | None = None) -> None:
         self.policy = policy
         self._source = source
         self._metrics = metrics
+        self._shadow = shadow
         self.layers = new_layers()
         self._recipients: list[Layer] = []
 
@@ -52,16 +48,23 @@ class SessionJudge:
         """A new HELO or MAIL: what was learnt and given from this stage on is gone."""
         self.layers = layers_from(self.layers, stage)
         self._recipients = []
+        if self._shadow is not None:
+            self._shadow.begin(stage)
 
     def begin_again(self) -> None:
         """After AUTH connect and helo are judged anew; what was learnt of the client stays true."""
         self.layers = (Layer(self.layers[0].known, self.layers[0].learnt), *new_layers()[1:])
         self._recipients = []
+        if self._shadow is not None:
+            self._shadow.begin_again()
 
     # --- stages ---------------------------------------------------------------------------------------------------
 
     async def decide(self, stage: Stage, context: Context) -> Decision:
+        """Of connect, helo or sender."""
         decision = await self._counted(stage, context)
+        if self._shadow is not None:
+            decision = await self._shadow.stage(context, decision)
         await _wait([decision])
         return decision
 
@@ -88,9 +91,15 @@ class SessionJudge:
     async def recipient(self, context: Context) -> Decision:
         """context.layers: its recipient layer is kept when the recipient is accepted (`keep_recipient`)."""
         context.layers = layers_from(self.layers, Stage.RECIPIENT)
-        return await self.decide(Stage.RECIPIENT, context)
+        decision = await self._counted(Stage.RECIPIENT, context)
+        if self._shadow is not None:
+            decision = await self._shadow.recipient(context, decision)
+        await _wait([decision])
+        return decision
 
     def keep_recipient(self, context: Context) -> None:
+        if self._shadow is not None:
+            self._shadow.keep_recipient()
         self._recipients.append(context.layers[ORDER[Stage.RECIPIENT]])
 
     # --- the message ----------------------------------------------------------------------------------------------
@@ -117,10 +126,31 @@ class SessionJudge:
             for number in numbers:
                 layers = (*self.layers[:3], self._recipients[number], own.layers[-1])
                 handlings[number] = (decision, _handling(layers))
+        if self._shadow is not None:
+            decisions = await self._beside(self._shadow, recipients, decisions)
         await _wait([decision for decision, _, _ in decisions])
         refusal = _merged([decision.verdict for decision, _, _ in decisions])
         parts = () if refusal is not None else _parts(recipients, handlings)
         return Judged(decisions, refusal, parts)
+
+    @staticmethod
+    async def _beside(
+        shadow: Shadow, recipients: tuple[Recipient, ...], decisions: list[tuple[Decision, str, Context | None]]
+    ) -> list[tuple[Decision, str, Context | None]]:
+        """The same with what the shadow policy says of a recipient of each group, if that is something else."""
+        names = [str(recipient.forward_path) for recipient in recipients]
+        lived: dict[int, tuple[Decision, Context]] = {}
+        for decision, group, context in decisions:
+            members = set(group.split(" ")) if group else set(names)
+            if context is not None:
+                lived.update({number: (decision, context) for number, name in enumerate(names) if name in members})
+        found = await shadow.message(recipients, lived)
+        told = {lived[number][0].id or id(lived[number][0]): verdict for number, verdict in reversed(found.items())}
+        out: list[tuple[Decision, str, Context | None]] = []
+        for decision, group, context in decisions:
+            other = told.get(decision.id or id(decision))
+            out.append((decision if other is None else decision.beside(other), group, context))
+        return out
 
     def _telling(self, context: Context, recipient: Recipient, layer: Layer, asked: tuple[str, ...]) -> object:
         """What message rules can tell this recipient from others by."""

@@ -124,6 +124,8 @@ class _Told:
             "reply": str(decision.verdict.reply) if decision.verdict.reply else None,
             "trail": [[step.rule, step.action.value, step.matched.value] for step in decision.trail],
         }
+        if decision.shadow is not None:
+            found["shadow"] = {"action": decision.shadow.action, "rule": decision.shadow.rule}
         if own:
             found["facts"] = own
         if noted.context is not None:

@@ -57,6 +57,10 @@ class Metrics:
         self.message_bytes = _counter("message_bytes", "Octets of accepted messages", "direction")
         self.stage_seconds = _histogram("stage_seconds", "Time a policy stage took", _SHORT, "stage")
         self.rule_hits = _counter("policy_rule_hits", "Rules that decided", "stage", "rule", "action", "mode")
+        self.shadow_differences = _counter(
+            "policy_shadow_differences", "Decisions that the shadow policy would have made otherwise",
+            "stage", "live", "shadow",
+        )  # fmt: skip
         self.policy_reloads = _counter("policy_reload", "Reloads of the policy", "result")
         self.auth_attempts = _counter("auth_attempts", "Sign-ins", "service", "result")
         self.dns_seconds = _histogram("dns_seconds", "DNS look-ups that went out", _SECONDS, "type", "result")

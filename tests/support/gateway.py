@@ -27,7 +27,8 @@ STRANGER = "127.0.0.9"  # a loopback address outside of what tests call trusted
 
 
 class Gateway:
-    """settings: TOML sections to add or replace: {"limits": {"size": "1MB"}}; `policies` replaces files by name.
+    """settings: TOML sections to add or replace: {"limits": {"size": "1MB"}}; `policies` replaces files by name;
+    `files` are others, by their path in the folder.
 
     trusted is 127.0.0.1 only, so that another loopback source address is a stranger (see `STRANGER`). As root the
     gateway drops to `nobody`, in a folder of its own below /tmp, since pytest's are closed to others.
@@ -41,6 +42,7 @@ class Gateway:
         domains: Sequence[str] = ("example.org",),
         users: Sequence[str] = ("alice@example.org", "bob@example.org"),
         policies: Mapping[str, str] | None = None,
+        files: Mapping[str, str] | None = None,
         roles: str = "",
         env: Mapping[str, str] | None = None,
         wrapper: Sequence[str] = (),
@@ -59,6 +61,9 @@ class Gateway:
         shutil.copytree(REPOSITORY / "policies", folder / "policies", dirs_exist_ok=True, ignore=ignored)
         for name, text in (policies or {}).items():
             (folder / "policies" / name).write_text(text, encoding="utf-8")
+        for name, text in (files or {}).items():
+            (folder / name).parent.mkdir(exist_ok=True)
+            (folder / name).write_text(text, encoding="utf-8")
         write_certificate(folder / "tls", self.hostname)
         self.config.write_text(self._toml(settings or {}, domains), encoding="utf-8")
         self.data.mkdir(exist_ok=True, mode=0o700)
