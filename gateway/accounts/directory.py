@@ -75,7 +75,11 @@ class AccountDirectory:
         return self.expand(mailbox) != ()
 
     def owns(self, user: str, mailbox: Mailbox) -> bool:
-        return self.is_local(mailbox.domain) and (self._owner(mailbox) == user or user in self.expand(mailbox))
+        if not self.is_local(mailbox.domain):
+            return False
+        return self._owner(mailbox) == user or any(
+            self._owner(_parse(target)) == user for target in self.expand(mailbox)
+        )
 
     def expand(self, mailbox: Mailbox) -> tuple[str, ...]:
         """Final addresses for a recipient of a local domain, in order, once each; () when there is nobody.

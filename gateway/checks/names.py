@@ -47,7 +47,7 @@ class ReverseDns:
 
 
 class Names:
-    """helo.resolves: has it an address? sender.domain_exists, recipient.domain_exists: can mail be sent there?"""
+    """helo.resolves: has it an address, or an MX? sender.domain_exists, recipient.domain_exists: does it take mail?"""
 
     def __init__(self, resolver: Resolver) -> None:
         self._resolver = resolver
@@ -58,7 +58,7 @@ class Names:
                 domain = parse_domain(context.session.helo)
             except ValueError:
                 return False
-            return domain.is_literal or await self._has_address(domain.ascii)
+            return domain.is_literal or await self._resolves(domain.ascii)
         if need.name == "recipient.domain_exists":
             mailbox = context.recipient
         else:
@@ -68,6 +68,15 @@ class Names:
         if need.name == "sender.null_mx":
             return await self._has_null_mx(mailbox.domain.ascii)
         return await self._takes_mail(mailbox.domain.ascii)
+
+    async def _resolves(self, name: str) -> Found:
+        found = await self._has_address(name)
+        if found is True:
+            return True
+        answer = await self._resolver.lookup(name, "MX")
+        if isinstance(answer, Records):
+            return True
+        return UNKNOWN if found is UNKNOWN or isinstance(answer, DnsFailure) else False
 
     async def _has_null_mx(self, name: str) -> Found:
         answer = await self._resolver.lookup(name, "MX")

@@ -9,8 +9,13 @@ from typing import Protocol
 from gateway.core.address import Mailbox
 from gateway.policy.context import Context, Need
 from gateway.policy.values import UNKNOWN, Found
+from gateway.telemetry import log
 
-MAX_AT_ONCE = 20  # questions to next hops
+MAX_AT_ONCE = 5  # questions to the hops of one domain; the others of a burst are not learnt
+MAX_WAITING = 50
+MAX_DOMAINS = 1000  # whose slots are kept
+
+_log = log.get("checks")
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,7 +42,7 @@ class RelayRecipients:
         self._probe = probe
         self._store = store
         self._keep = keep
-        self._slots = asyncio.Semaphore(MAX_AT_ONCE)
+        self._slots: dict[str, asyncio.Semaphore] = {}
         self._flights: dict[str, asyncio.Task[Found]] = {}
 
     async def fetch(self, need: Need, context: Context) -> Found:
@@ -45,19 +50,44 @@ class RelayRecipients:
         if mailbox is None:
             return True
         key = str(mailbox)
-        known = await self._store.probed(key)
+        known = await self._known(key)
         if known is not None and time.time() - known[1] < (self._keep.exists_s if known[0] else self._keep.missing_s):
             return known[0]
         flight = self._flights.get(key)
         if flight is None:
+            if sum(waiting.endswith(f"@{mailbox.domain.ascii}") for waiting in self._flights) >= MAX_WAITING:
+                return UNKNOWN
             flight = self._flights[key] = asyncio.create_task(self._ask(mailbox))
             flight.add_done_callback(lambda _: self._flights.pop(key, None))
         return await asyncio.shield(flight)  # whoever gives up leaves the answer to the others
 
     async def _ask(self, mailbox: Mailbox) -> Found:
-        async with self._slots:
-            found = await self._probe(mailbox)
-        if found is None:
+        domain = mailbox.domain.ascii
+        slots = self._slots.setdefault(domain, asyncio.Semaphore(MAX_AT_ONCE))
+        try:
+            async with slots:
+                found = await self._probe(mailbox)
+            if found is None:
+                return UNKNOWN
+            await self._keep_answer(str(mailbox), found)
+            return found
+        except Exception as error:
+            _log.warning("probe failed", domain=domain, reason=repr(error))
             return UNKNOWN
-        await self._store.put_probed(str(mailbox), found)
-        return found
+        finally:
+            if not slots.locked() and len(self._slots) > MAX_DOMAINS:
+                self._slots.pop(domain, None)
+
+    async def _known(self, key: str) -> tuple[bool, float] | None:
+        """What cannot be remembered is asked for again."""
+        try:
+            return await self._store.probed(key)
+        except Exception as error:
+            _log.warning("probe not remembered", reason=repr(error))
+            return None
+
+    async def _keep_answer(self, key: str, found: bool) -> None:
+        try:
+            await self._store.put_probed(key, found)
+        except Exception as error:
+            _log.warning("probe not remembered", reason=repr(error))

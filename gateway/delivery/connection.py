@@ -232,9 +232,12 @@ class Connection:
         """The reply to RCPT in a transaction from the null reverse-path that goes no further. Raises ConnectionLost."""
         self.uses += 1
         try:
-            answer = await self._command(b"MAIL FROM:<>\r\n")
+            utf8 = b"" if str(mailbox).isascii() or not self.extensions.has("SMTPUTF8") else b" SMTPUTF8"
+            answer = await self._command(b"MAIL FROM:<>" + utf8 + b"\r\n")
             if answer.is_success:
                 answer = await self._command(client.rcpt_command(mailbox, "", frozenset(), NO_EXTENSIONS))
+            elif answer.code == 421:
+                raise EOFError(str(answer))
             else:
                 answer = Reply(450, "4.7.0", answer.lines)  # of the null reverse-path, not of the mailbox
         except (OSError, TimeoutError, EOFError, ReplyError) as error:

@@ -40,7 +40,7 @@ class Field:
 
 @dataclass(frozen=True, slots=True)
 class Header:
-    """end: offset of the first octet after the blank line, or the message's size when there is none."""
+    """end: offset of the first octet after the blank line; without one, of what is not read as header any more."""
 
     fields: tuple[Field, ...]
     end: int
@@ -79,7 +79,8 @@ def parse_header(octets: bytes) -> Header:
             continue
         fields.append(Field(match[1].decode("ascii"), match[2].rstrip(b"\r"), match[0]))
         at = match.end()
-    return Header(tuple(fields), blank + 4 if blank >= 0 else len(octets), is_malformed)
+    end = blank + 4 if blank >= 0 else min(len(octets), MAX_HEADER)
+    return Header(tuple(fields), end, is_malformed)
 
 
 def decode_text(value: bytes) -> str:
@@ -121,20 +122,58 @@ def _guess(octets: bytes) -> str:
 
 
 def address_of(value: bytes) -> str | None:
-    """The addr-spec of a From or Sender field's first address, lower-case domain; None when there is none."""
-    return next(iter(addresses_of(value)), None)
+    """The addr-spec of a From or Sender field's first address, lower-case domain; None when there is none.
 
-
-def addresses_of(value: bytes) -> tuple[str, ...]:
-    """All of them, in order. Comments, quoted display names and groups are skipped in one pass, without recursion."""
-    found: list[str] = []
+    Comments, quoted display names and groups are skipped in one pass, without recursion.
+    """
     text = _without_comments(_guess(value[:MAX_DECODED].replace(b"\r\n", b"")))
     for part in text.split(","):
         candidate = part.partition("<")[2].partition(">")[0] if "<" in part else part.rpartition(":")[2].rstrip("; ")
         local, at, domain = candidate.strip().rpartition("@")
         if at and local and domain and " " not in domain:
-            found.append(f"{local}@{domain.lower()}")
-    return tuple(found)
+            return f"{local}@{domain.lower()}"
+    return None
+
+
+def mailboxes(value: bytes) -> tuple[str, ...] | None:
+    """The addr-specs of a mailbox-list (RFC 5322 3.4), as written; None for anything else: groups, more octets than
+    MAX_DECODED, and what only a lenient reader would take for an address.
+    """
+    if len(value) > MAX_DECODED:
+        return None
+    text = _COMMENT_FREE.sub(_skip_comment, _guess(value.replace(b"\r\n", b"")))
+    if "\0" in text:
+        return None
+    found = []
+    at = 0
+    while at <= len(text):
+        match = _MAILBOX.match(text, at)
+        if match is None:
+            return None
+        found.append(match["bare"] or match["angle"])
+        at = match.end()
+        if at == len(text):
+            return tuple(found)
+        if text[at] != ",":
+            return None
+        at += 1
+    return None
+
+
+def _skip_comment(match: re.Match[str]) -> str:
+    """A comment reads as a blank, a quoted string as it is; a bracket left over as NUL, which nothing takes."""
+    if match[0].startswith('"'):
+        return match[0]
+    return " " if match[0].startswith("(") and match[0].endswith(")") else "\0"
+
+
+_ATEXT = r"[A-Za-z0-9!#$%&'*+/=?^_`{|}~\u0080-\U0010ffff-]"
+_QUOTED_STRING = r'"(?:[^"\\]|\\.)*+"'
+_ADDR_SPEC = rf"(?:{_ATEXT}++(?:\.{_ATEXT}++)*+|{_QUOTED_STRING})@(?:{_ATEXT}++(?:\.{_ATEXT}++)*+|\[[^\[\]\\\s]*+\])"
+# Comments do not nest here: a nested one leaves a bracket over, and is nobody's.
+_COMMENT_FREE = re.compile(rf"{_QUOTED_STRING}|\((?:[^()\\]|\\.)*+\)|[()]")
+_PHRASE = rf"(?:(?:{_ATEXT}|[.])++|{_QUOTED_STRING}|\s++)*+"
+_MAILBOX = re.compile(rf"\s*+(?:(?P<bare>{_ADDR_SPEC})|{_PHRASE}<\s*+(?P<angle>{_ADDR_SPEC})\s*+>)\s*+")
 
 
 def _without_comments(text: str) -> str:

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from gateway.core.address import Mailbox, parse_domain, parse_mailbox
 from gateway.core.verdict import Stage
 from gateway.message.blob import INLINE_LIMIT
-from gateway.message.header import address_of, addresses_of
+from gateway.message.header import address_of, mailboxes
 from gateway.message.urls import MAX_SCANNED, urls_of
 from gateway.policy.context import ORDER, STAGES, Context
 from gateway.policy.listanswers import RHSBL_HOMES, check_list, check_rhsbl
@@ -137,12 +137,13 @@ def _owns_sender(context: Context) -> bool:
 
 
 def _owns_author(context: Context) -> bool:
-    user = context.session.user
-    field = context.header.first("From")
-    if user is None or field is None or context.header.count("From") > 1:
+    """Nothing that one mail program may read otherwise than we do counts as the user's."""
+    user, header = context.session.user, context.header
+    field = header.first("From")
+    if user is None or field is None or header.count("From") > 1 or header.is_malformed:
         return False
-    found = addresses_of(field.value)
-    return bool(found) and all(_is_owned(user, address, context) for address in found)
+    found = mailboxes(field.value)
+    return bool(found) and all(_is_owned(user, address, context) for address in found or ())
 
 
 def _is_owned(user: str, address: str, context: Context) -> bool:
@@ -258,7 +259,7 @@ def _facts() -> dict[str, Fact]:
             "client.reverse_dns", text, connect, None, "pass: leads back to the address; fail; none: no reverse name",
             DNS, "reverse_dns", "pass",
         ),
-        Fact("helo.resolves", boolean, helo, None, "its name has an address", DNS, "names", neutral=True),
+        Fact("helo.resolves", boolean, helo, None, "its name has an address or an MX", DNS, "names", neutral=True),
         Fact(
             "sender.domain_exists", boolean, sender, None, "its domain takes mail: an MX not null, or an address",
             DNS, "names", neutral=True,
@@ -285,7 +286,7 @@ def _facts() -> dict[str, Fact]:
             PROBE, "recipients", neutral=True,
         ),
         Fact(
-            "message.urls", Kind.LIST, message, _urls, "links in its texts, the first 500",
+            "message.urls", Kind.LIST, message, _urls, "links in its texts, the first 200",
             SCAN, "urls", neutral=(),
         ),
         Fact(

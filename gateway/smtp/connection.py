@@ -220,7 +220,7 @@ class SmtpConnection(SMTP):
     async def _early_talk(self, seconds: float) -> bool:
         """`core.ports.EarlyTalk`."""
         if not self._is_greeted and not self._spoke_early:
-            with suppress(TimeoutError):
+            with suppress(TimeoutError, ConnectionError):
                 async with asyncio.timeout(seconds):
                     self._input += await self._read()
         return self._spoke_early

@@ -151,3 +151,82 @@ def test_no_loop() -> None:
     find_loop(store, "alice@example.org", ["alice@example.org", "copy@elsewhere.example"])
     find_loop(store, "all@example.org", ["team@example.org", "sales@example.org"])
     assert store.alias("sales@example.org") == ("alice@example.org",)
+
+
+OWNED = {
+    "sales@example.org": ("alice@example.org", "x@elsewhere.example"),
+    "team@example.org": ("sales@example.org", "bob@other.example"),
+    "tagged@example.org": ("alice+lists@example.org",),
+    "upper@example.org": ("Alice@Example.org",),
+    "deep0@example.org": ("deep1@example.org",),
+    "deep1@example.org": ("deep2@example.org",),
+    "deep2@example.org": ("alice@example.org",),
+    "away@example.org": ("x@elsewhere.example",),
+    "alice@other.example": ("bob@other.example",),
+    "loop@example.org": ("loop@example.org",),
+}
+
+
+@pytest.mark.parametrize(
+    ("address", "is_owned"),
+    [
+        ("alice@example.org", True),
+        ("ALICE@EXAMPLE.ORG", True),
+        ("alice+shop@example.org", True),
+        ("Alice+a+b@example.org", True),
+        ("+alice@example.org", False),
+        ("alice@other.example", False),
+        ("alice@sub.example.org", False),
+        ("alice@elsewhere.example", False),
+        ("alice@partner.example", False),
+        ("alice@[192.0.2.1]", False),
+        ('"alice"@example.org', True),
+        ('"alice "@example.org', False),
+        ('"alice@example.org"@elsewhere.example', False),
+        ("bob@other.example", False),
+        ("first@example.org", False),
+        ("nobody@example.org", False),
+        ("sales@example.org", True),
+        ("Sales+x@example.org", True),
+        ("team@example.org", True),
+        ("deep0@example.org", True),
+        ("away@example.org", False),
+        ("x@elsewhere.example", False),
+        ("loop@example.org", False),
+        ("postmaster@example.org", False),
+    ],
+)
+def test_a_user_owns_their_address_and_the_aliases_that_lead_to_it(address: str, is_owned: bool) -> None:
+    assert directory(aliases=OWNED).owns("alice@example.org", parse_mailbox(address)) is is_owned
+
+
+@pytest.mark.parametrize("alias", ["tagged@example.org", "upper@example.org"])
+def test_an_alias_leads_to_a_user_however_its_target_is_written(alias: str) -> None:
+    who = directory(aliases=OWNED)
+    assert who.owns("alice@example.org", parse_mailbox(alias))
+    assert not who.owns("bob@other.example", parse_mailbox(alias))
+
+
+def test_a_role_is_owned_by_whom_its_mail_goes_to() -> None:
+    assert directory(aliases=OWNED).owns("first@example.org", parse_mailbox("Postmaster@example.org"))
+
+
+def test_two_users_of_one_alias_both_own_it() -> None:
+    who = directory(aliases=OWNED)
+    assert who.owns("bob@other.example", parse_mailbox("team@example.org"))
+    assert not who.owns("bob@other.example", parse_mailbox("sales@example.org"))
+
+
+def test_an_alias_in_front_of_an_account_belongs_to_both() -> None:
+    """Mail for carol goes to alice, and carol still signs in as herself."""
+    who = directory((*ACCOUNTS, "carol@example.org"), {"carol@example.org": ("alice@example.org",)})
+    for user in ("carol@example.org", "alice@example.org"):
+        assert who.owns(user, parse_mailbox("carol@example.org"))
+    assert not who.owns("carol@example.org", parse_mailbox("alice@example.org"))
+
+
+@given(st.sampled_from([*OWNED, *ACCOUNTS]), st.sampled_from(ACCOUNTS))
+def test_whoever_owns_an_address_of_a_local_domain_gets_its_mail_or_has_its_name(address: str, user: str) -> None:
+    who, mailbox = directory(aliases=OWNED), parse_mailbox(address)
+    reached = {target.lower().replace("+lists", "") for target in who.expand(mailbox)}
+    assert who.owns(user, mailbox) is (user in reached or who.account_of(mailbox) == user)
