@@ -39,7 +39,7 @@ class Act:
     effect: str = ""
     text: str = ""
     code_name: str = ""
-    on_unknown: str = ""  # what a look-up that failed means: defer
+    defers_unknown: bool = False  # a look-up that failed defers
 
 
 def act_of(result: str, cf: MainCf) -> Act:

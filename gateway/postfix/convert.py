@@ -42,6 +42,9 @@ def convert(main_cf: Path) -> Imported:
     add_postscreen(cf, drafts)
     translation = Translation(cf, drafts, manner, unlisted)
     translation.run()
+    if _asks_for(drafts, DEFER_IF_PERMIT):
+        when = f'"{DEFER_IF_PERMIT}" in marks'
+        drafts.add("recipient", Draft("defer", "defer_if_permit", when, "450 4.7.1 Try again later"))
     if cf.is_on("smtpd_reject_unlisted_sender"):
         reply = "550 5.1.0 <{sender.address}>: Sender address rejected: User unknown"
         drafts.add("sender", Draft("reject", "smtpd_reject_unlisted_sender", "not sender.exists", reply))
@@ -49,7 +52,8 @@ def convert(main_cf: Path) -> Imported:
         for each in refusals:
             action = "reject" if each.act.kind is Kind.REJECT else "defer"
             drafts.add("recipient", Draft(action, "smtpd_reject_unlisted_recipient", each.when, each.act.reply))
-    _add_verdicts(drafts)
+    if _asks_for(drafts, HOLD):
+        drafts.add("recipient", Draft("hold", "HOLD", f'"{HOLD}" in marks'))
     files = {f"policies/{_FILES[stage]}": render(stage, rules) for stage, rules in drafts.rules.items()}
     files |= {f"policies/lists/{name}": "\n".join(entries) + "\n" for name, entries in drafts.lists.items()}
     files["smarthost.toml"] = _toml(cf, site, uses_probe=translation.uses_probe)
@@ -57,14 +61,9 @@ def convert(main_cf: Path) -> Imported:
     return Imported(files, tuple(drafts.remarks))
 
 
-def _add_verdicts(drafts: Drafts) -> None:
-    """What some restrictions only ask for, until all others were tried."""
-    given = {effect for rules in drafts.rules.values() for draft in rules for effect in draft.effects}
-    if f"mark: {DEFER_IF_PERMIT}" in given:
-        when = f'"{DEFER_IF_PERMIT}" in marks'
-        drafts.add("recipient", Draft("defer", "defer_if_permit", when, "450 4.7.1 Try again later"))
-    if f"mark: {HOLD}" in given:
-        drafts.add("recipient", Draft("hold", "HOLD", f'"{HOLD}" in marks'))
+def _asks_for(drafts: Drafts, mark: str) -> bool:
+    """Does some restriction ask for what is done only when all others were tried?"""
+    return any(f"mark: {mark}" in draft.effects for rules in drafts.rules.values() for draft in rules)
 
 
 # --- who exists -------------------------------------------------------------------------------------------------------
@@ -90,10 +89,23 @@ def _unlisted(cf: MainCf, site: Site, drafts: Drafts) -> Iterator[Refusal]:
         yield Refusal(conjunction(here, "not recipient.exists", but), coded(code, text.removeprefix("5.1.1 ")))
     else:
         yield Refusal(conjunction("recipient.is_local", "not recipient.exists", but), coded("550", text))
+    roles = _unlisted_roles(site)
+    if roles:
+        when = conjunction(drafts.membership("recipient.address", "unlisted roles", "addresses", roles), but)
+        yield Refusal(when, coded("550", text))
     if site.relay_recipients is not None and site.relayed:
         known = disjunction(_relay_known(site, drafts, cf.get("recipient_delimiter")))
         code = cf.get("unknown_relay_recipient_reject_code")
         yield Refusal(conjunction("recipient.is_relayed", negation(known or "false"), but), coded(code, text))
+
+
+def _unlisted_roles(site: Site) -> list[str]:
+    """Postfix takes mail for postmaster and abuse only where they are listed; our directory has them always."""
+    wanted = [f"{role}@{domain}" for domain in site.domains for role in ("postmaster", "abuse")]
+    implicit = {f"postmaster@{domain}" for domain in site.local}
+    caught = {address for address in wanted if address.rpartition("@")[2] in site.catch_alls}
+    known = {*site.people, *site.aliases, *implicit, *caught}
+    return [] if site.takes_any_local else [address for address in wanted if address not in known]
 
 
 def _relay_known(site: Site, drafts: Drafts, delimiters: str) -> Iterator[str]:

@@ -22,10 +22,13 @@ class Refusal:
 
 def _refuse(status: str, text: str, code_name: str = "reject_code") -> Act:
     """Its code is that of the parameter, in the configuration; those of unknown_* ask DNS, and defer where it fails."""
-    on_unknown = "defer" if code_name.startswith("unknown_") else ""
-    return Act(Kind.REJECT, f"554 {status} {text}", code_name=code_name, on_unknown=on_unknown)
+    return Act(
+        Kind.REJECT, f"554 {status} {text}", code_name=code_name, defers_unknown=code_name.startswith("unknown_")
+    )
 
 
+# Postfix rewrites user%domain@here and domain!user@here before it judges: to strangers these are addresses elsewhere.
+SOURCE_ROUTED = 'matches(recipient.local, "[%!]")'
 HAS_OWNER = "HAS_OWNER"  # the place of the condition that smtpd_sender_login_maps gives
 _RELAY_DENIED = "<{recipient.address}>: Relay access denied"
 _NO_DOMAIN = "<{sender.address}>: Sender address rejected: Domain not found"

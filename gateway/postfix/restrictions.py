@@ -14,7 +14,7 @@ from gateway.policy.listanswers import AnswerFilter
 from gateway.postfix.access import Manner, results_of
 from gateway.postfix.actions import Act, Kind, act_of
 from gateway.postfix.drafts import STAGES, Draft, Drafts, conjunction, disjunction, negation
-from gateway.postfix.facts import CONDITIONS, HAS_OWNER, IGNORED, NULL_MX, Refusal, with_code
+from gateway.postfix.facts import CONDITIONS, HAS_OWNER, IGNORED, NULL_MX, SOURCE_ROUTED, Refusal, with_code
 from gateway.postfix.maincf import MainCf, split
 from gateway.postfix.tables import Unreadable, is_table, read_table
 
@@ -64,6 +64,11 @@ class Translation:
 
     def run(self) -> None:
         stage = STAGES[0]
+        if not self.cf.words("smtpd_relay_restrictions"):
+            self.drafts.remark(
+                "smtpd_relay_restrictions is empty: Postfix relays for whomever smtpd_recipient_restrictions permits"
+                " before reject_unauth_destination; here the relay guard refuses that to strangers"
+            )
         for name, natural in LISTS.items():
             steps = list(self._steps(self.cf.words(name)))
             if not steps:
@@ -108,7 +113,11 @@ class Translation:
             soft = conjunction(f'"{DEFER_IF_REJECT}" in marks', when)
             self.drafts.add(stage, Draft("defer", f"{step.source}, softly", soft, "450 4.7.1 Access denied for now"))
         action, effects = _action_of(act)
-        self.drafts.add(stage, Draft(action, step.source, when, act.reply, effects, step.is_monitor, act.on_unknown))
+        self.drafts.add(stage, Draft(action, step.source, when, act.reply, effects, step.is_monitor))
+        if act.defers_unknown and not step.is_monitor:
+            # As Postfix does: a look-up that failed defers unless something else refuses.
+            mark = (f"mark: {DEFER_IF_PERMIT}",)
+            self.drafts.add(stage, Draft("note", f"{step.source}: cannot be known", when, "", mark, on_unknown="match"))
 
     # --- restrictions to steps ------------------------------------------------------------------------------------
 
@@ -143,6 +152,8 @@ class Translation:
             self.uses_probe = self.uses_probe or word == "reject_unverified_recipient"
             if word == "reject_unknown_sender_domain":
                 yield Step("sender.null_mx and not sender.is_local", NULL_MX, f"{source}: null MX")
+            if word.endswith("_unauth_destination") and self.cf.get("allow_percent_hack") != "no":
+                condition = f"{condition} or {SOURCE_ROUTED}"
             if HAS_OWNER in condition:
                 condition = condition.replace(HAS_OWNER, self._has_owner())
             yield Step(condition, with_code(act, self.cf), source)
