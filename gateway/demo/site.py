@@ -115,6 +115,13 @@ class Internet:
                 "remote.example MX 10 mail.remote.example.",
                 "mail.remote.example A 127.0.0.1",
                 "example.org MX 10 mail.example.org.",
+                "elsewhere.example MX 10 client.elsewhere.example.",
+                "client.elsewhere.example A 127.0.0.9",
+                "9.0.0.127.in-addr.arpa PTR client.elsewhere.example.",
+                # The DNS lists of the shipped policy, with nothing but the points that say that they work.
+                "2.0.0.127.zen.spamhaus.org A 127.0.0.2",
+                "2.0.0.127.bl.spamcop.net A 127.0.0.2",
+                "2.0.0.127.list.dnswl.org A 127.0.10.0",
             ]
         )
 

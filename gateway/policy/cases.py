@@ -323,6 +323,10 @@ def value_of(key: str, kind: Kind, text: str) -> Found:
     match text, kind:
         case "unknown", _:
             return UNKNOWN
+        case _, Kind.TEXT if (fact := FACTS.get(key)) is not None and fact.words:
+            if text not in fact.words:
+                raise ValueError(f"one of {', '.join(fact.words)} is wanted here{suggestion(text, fact.words)}")
+            return text
         case "none", Kind.TEXT | Kind.NUMBER:
             return None
         case "true" | "false", Kind.BOOL:

@@ -4,7 +4,7 @@ From it come the type checker, the error messages and (docs/policy.md) the refer
 """
 
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from gateway.core.address import Mailbox, parse_domain, parse_mailbox
 from gateway.core.verdict import Stage
@@ -36,6 +36,7 @@ class Fact:
     provider: str = ""
     neutral: Value = None
     is_live: bool = False  # rules change it on the way
+    words: tuple[str, ...] = ()  # all texts that it can be, where they are few
 
 
 @dataclass(frozen=True, slots=True)
@@ -297,7 +298,15 @@ def _facts() -> dict[str, Fact]:
         Fact("marks", Kind.LIST, connect, lambda c: c.marks, "names that rules have given so far", is_live=True),
     ):  # fmt: skip
         found[fact.name] = fact
-    return found
+    return {name: replace(fact, words=_WORDS.get(name, ())) for name, fact in found.items()}
+
+
+_WORDS = {
+    "session.listener": ("smtp", "submission", "submissions"),
+    "session.direction": ("inbound", "outbound", "internal"),
+    "client.reverse_dns": ("pass", "fail", "none"),
+    "greylist.state": ("new", "waiting", "passed"),
+}
 
 
 FACTS = _facts()

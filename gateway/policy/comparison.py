@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from gateway.policy.lists import Entries, NamedList, build
-from gateway.policy.syntax import Source, dotted
+from gateway.policy.syntax import Source, dotted, suggestion
 from gateway.policy.values import Evaluate, Kind, lifted, lifted_one, negated
 
 
@@ -20,6 +20,7 @@ class Node:
     constant: object = ...  # the value of a literal
     literals: tuple[object, ...] | None = None  # the elements of a list of literals
     entries: NamedList | None = None  # a @list
+    words: tuple[str, ...] = ()  # all texts that it can be, where they are few
 
 
 _ORDER: dict[type[ast.cmpop], Callable[[Any, Any], bool]] = {
@@ -60,6 +61,7 @@ def compare(source: Source, op: ast.cmpop, left: Node, right: Node, exprs: tuple
             return test if isinstance(op, ast.In) else negated(test)
         case ast.Eq() | ast.NotEq():
             _check_alike(source, left, right, right_expr)
+            _check_word(source, left.words or right.words, right.constant if left.words else left.constant, right_expr)
             if {left.kind, right.kind} == {Kind.IP, Kind.TEXT}:
                 return _same_address(source, op, left, right, right_expr)
             return lifted(operator.eq if isinstance(op, ast.Eq) else operator.ne, left.run, right.run)
@@ -92,6 +94,11 @@ def _check_alike(source: Source, left: Node, right: Node, expr: ast.expr) -> Non
     if Kind.NONE in kinds or len(kinds) == 1 or kinds == {Kind.IP, Kind.TEXT}:
         return
     raise source.error(expr, f"cannot compare {left.kind} with {right.kind}")
+
+
+def _check_word(source: Source, words: tuple[str, ...], value: object, expr: ast.expr) -> None:
+    if words and isinstance(value, str) and value not in words:
+        raise source.error(expr, f"`{value}` is none of {', '.join(words)}{suggestion(value, words)}")
 
 
 def _same_address(source: Source, op: ast.cmpop, left: Node, right: Node, expr: ast.expr) -> Evaluate:
@@ -140,6 +147,7 @@ def _in_literals(source: Source, left: Node, literals: tuple[object, ...], expr:
     for each in literals:
         if each is not None and literal(each).kind is not left.kind:
             raise source.error(expr, f"the list holds {literal(each).kind}, the left side is {left.kind}")
+        _check_word(source, left.words, each, expr)
     values = frozenset(literals)
     return lifted_one(lambda value: value in values, left.run)
 

@@ -236,7 +236,7 @@ class _Compiler:
             raise self.source.error(node, f"unknown fact `{name}`{suggestion(name, known)}")
         self._check_stage(node, "fact", fact)
         self.facts[name] = None
-        return Node(fact.kind, fact_reader(fact))
+        return Node(fact.kind, fact_reader(fact), words=fact.words)
 
     def _check_stage(self, node: ast.expr, what: str, fact: Fact | Function) -> None:
         if not is_known_at(fact, self.stage):
