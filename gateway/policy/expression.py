@@ -103,7 +103,9 @@ def _reader(read: Callable[[Context], Found] | None, need: Need) -> Callable[[Co
         if value is _NOT_SEEN:
             if context.given is not None and key in context.given:
                 value = context.given[key]
-            elif read is None or (value := read(context)) is PENDING:
+            else:
+                value = PENDING if read is None else read(context)
+            if value is PENDING:
                 value = context.layers[number].known.get(key, _NOT_SEEN)
                 if value is _NOT_SEEN:
                     context.pending.append(need)

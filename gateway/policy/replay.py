@@ -10,13 +10,16 @@ from dataclasses import dataclass
 from typing import Any
 
 from gateway.core.verdict import REFUSING, Action, Guard, Stage
-from gateway.policy.catalogue import declared, of_recipient
-from gateway.policy.context import Context, Need, arguments_of, later
+from gateway.policy.catalogue import FACTS, of_recipient
+from gateway.policy.context import Context, Need, later
 from gateway.policy.rehearsal import Rehearsal, Surroundings, rehearse, rehearsed_context
 from gateway.policy.rules import Policy
-from gateway.policy.values import UNKNOWN, Found
+from gateway.policy.values import PENDING, UNKNOWN, Found
 
 _NO_RULES = Surroundings()
+_GIVEN_BY_RULES = frozenset(
+    name for name, fact in FACTS.items() if fact.is_live
+)  # the candidate's rules give their own
 
 
 LookUp = Callable[[Need, Context], Found]
@@ -27,25 +30,15 @@ class NotRecorded(Exception):
 
 
 class RecordedFacts(dict[str, Found]):
-    """What was known then. Asked for anything else it raises: nothing is computed from today."""
+    """What was known then. All else is pending, and nothing is computed from today: if an answer hangs on it, whoever
+    rehearses is asked.
+    """
 
     def __contains__(self, key: object) -> bool:
         return True
 
     def __missing__(self, key: str) -> Found:
-        raise NotRecorded(key)
-
-
-class PartlyRecorded(RecordedFacts):
-    """What else is asked for is unknown, and noted in `lacking`."""
-
-    def __init__(self, facts: Mapping[str, Found]) -> None:
-        super().__init__(facts)
-        self.lacking: list[str] = []
-
-    def __missing__(self, key: str) -> Found:
-        self.lacking.append(key)
-        return UNKNOWN
+        return PENDING
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,22 +95,14 @@ def facts_of(record: Mapping[str, Any], recipient: str) -> RecordedFacts:
     layers += [each.get(part, {}) for each in decisions for part in ("background", "facts")]
     for layer in layers:
         for key, value in layer.items():
-            found[key] = _value(value)
+            if key not in _GIVEN_BY_RULES:
+                found[key] = _value(value)
     found["recipient.address"] = recipient
     if not any(each["recipient"] for each in decisions):
         # Only what another recipient showed is at hand: that says nothing of this one.
         for key in [key for key in found if of_recipient(key) and key != "recipient.address"]:
             del found[key]
     return found
-
-
-def _need(key: str) -> Need:
-    """Raises NotRecorded for a fact that no check gives."""
-    fact = declared(key)
-    if fact is None or not fact.provider:
-        raise NotRecorded(key)
-    arguments = arguments_of(key) if "(" in key else ()
-    return Need(key, fact.name, arguments, fact.stage, fact.cost, fact.provider)
 
 
 def _value(value: object) -> Found:
@@ -167,22 +152,25 @@ def _before(record: Mapping[str, Any], recipient: str) -> Outcome:
 
 def explain_record(policy: Policy, record: Mapping[str, Any], recipient: str) -> tuple[Rehearsal, tuple[str, ...]]:
     """Each rule that a policy tries on what was recorded, and the keys of facts that it asks for and were not."""
-    facts = PartlyRecorded(facts_of(record, recipient))
-    found = rehearse(policy, facts, _NO_RULES, _last_stage(record), full=True)
-    return found, tuple(dict.fromkeys(facts.lacking))
+    lacking: dict[str, None] = {}
+
+    def lack(need: Need) -> Found:
+        lacking[need.key] = None
+        return UNKNOWN
+
+    found = rehearse(policy, facts_of(record, recipient), _NO_RULES, _last_stage(record), fetch=lack, full=True)
+    return found, tuple(lacking)
 
 
 def _after(policy: Policy, record: Mapping[str, Any], recipient: str, last: Stage, look_up: LookUp | None) -> Outcome:
     facts = facts_of(record, recipient)
-    while True:
-        try:
-            found = rehearse(policy, facts, _NO_RULES, last)
-            break
-        except NotRecorded as error:
-            if look_up is None:
-                raise
-            key = str(error.args[0])
-            facts[key] = look_up(_need(key), rehearsed_context(facts, _NO_RULES))
+
+    def fetch(need: Need) -> Found:
+        if look_up is None:
+            raise NotRecorded(need.key)
+        return look_up(need, rehearsed_context(facts, _NO_RULES))
+
+    found = rehearse(policy, facts, _NO_RULES, last, fetch=fetch)
     if found.action not in REFUSING:
         guard = _guard(record, recipient, facts)
         if guard is not None:
