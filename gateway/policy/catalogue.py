@@ -333,6 +333,15 @@ FUNCTIONS["rate"] = Function(
     "rate", Kind.NUMBER, Stage.CONNECT, None, 'how many came before: `rate("client", "1h", "messages")`',
     (3, 3), check_rate, STATE, "rates", 0, HOMES, is_momentary=True,
 )  # fmt: skip
+# What session and envelope alone say: a record that has these need not have the facts.
+DERIVED = frozenset(
+    {
+        "client.ip", "client.port", "session.listener", "session.tls.active", "session.tls.version",
+        "session.tls.cipher", "auth.user", "auth.method", "helo.name", "helo.is_literal", "helo.is_valid", "helo.esmtp",
+        "sender.address", "sender.local", "sender.domain", "sender.is_null",
+        "recipient.address", "recipient.local", "recipient.domain",
+    }
+)  # fmt: skip
 CONSTANTS: dict[str, int] = {"KB": 1024, "MB": 1024**2, "GB": 1024**3, "MINUTE": 60, "HOUR": 3600, "DAY": 86400}
 
 

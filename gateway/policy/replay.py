@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from gateway.core.verdict import REFUSING, Action, Guard, Stage
-from gateway.policy.catalogue import FACTS, of_recipient
+from gateway.policy.catalogue import DERIVED, FACTS, of_recipient
 from gateway.policy.context import Context, Need, later
 from gateway.policy.rehearsal import Rehearsal, Surroundings, rehearse, rehearsed_context
 from gateway.policy.rules import Policy
@@ -35,7 +35,8 @@ class RecordedFacts(dict[str, Found]):
     """
 
     def __contains__(self, key: object) -> bool:
-        return True
+        """What the envelope says is worked out from it."""
+        return key not in DERIVED or dict.__contains__(self, key)
 
     def __missing__(self, key: str) -> Found:
         return PENDING
@@ -89,7 +90,7 @@ def replay(policy: Policy, record: Mapping[str, Any], look_up: LookUp | None = N
 
 def facts_of(record: Mapping[str, Any], recipient: str) -> RecordedFacts:
     """All that was known when this recipient's mail was judged."""
-    found = RecordedFacts()
+    found = RecordedFacts(_envelope(record))
     layers: list[Mapping[str, Any]] = [record.get("background", {}), record["facts"]]
     decisions = _decisions_for(record, recipient)
     layers += [each.get(part, {}) for each in decisions for part in ("background", "facts")]
@@ -103,6 +104,23 @@ def facts_of(record: Mapping[str, Any], recipient: str) -> RecordedFacts:
         for key in [key for key in found if of_recipient(key) and key != "recipient.address"]:
             del found[key]
     return found
+
+
+def _envelope(record: Mapping[str, Any]) -> dict[str, Found]:
+    """From which all DERIVED facts follow, but the recipient."""
+    return {
+        "client.ip": record["client"],
+        "client.port": record["port"],
+        "session.listener": record["listener"],
+        "session.tls.active": record["tls"] is not None,
+        "session.tls.version": record["tls"],
+        "session.tls.cipher": record["cipher"],
+        "auth.user": record["user"],
+        "auth.method": record["method"] or None,
+        "helo.name": record["helo"],
+        "helo.esmtp": record["esmtp"],
+        "sender.address": record["sender"] or "",
+    }
 
 
 def _value(value: object) -> Found:

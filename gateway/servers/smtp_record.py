@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from gateway.core.reply import Reply
 from gateway.core.transaction import Session
 from gateway.core.verdict import Decision, Stage
-from gateway.policy.catalogue import FACTS, SCAN, declared
+from gateway.policy.catalogue import DERIVED, FACTS, SCAN, declared
 from gateway.policy.context import Context
 from gateway.policy.values import PENDING, UNKNOWN
 from gateway.telemetry.recorder import Recorder
@@ -74,6 +74,7 @@ class TransactionRecord:
     ) -> dict[str, object]:
         told = _Told()
         decisions = [told.decision(each) for each in self.decisions]
+        told.note_fetched(self.decisions)
         return {
             "session": session.id,
             "listener": session.listener,
@@ -81,8 +82,11 @@ class TransactionRecord:
             "port": session.client_port,
             "name": session.client_name,
             "helo": session.helo,
+            "esmtp": session.is_esmtp,
             "tls": session.tls.version if session.tls else None,
+            "cipher": session.tls.cipher if session.tls else None,
             "user": session.user,
+            "method": session.auth_method,
             "trusted": session.is_trusted,
             "sender": self.sender,
             "recipients": self.recipients,
@@ -132,7 +136,6 @@ class _Told:
             more = self._gather(self.background, _unasked(decision, noted.context))
             if more:
                 found["background"] = more
-            self._note_fetched(noted.context)
         if decision.score:
             found["score"] = decision.score
         if decision.marks:
@@ -150,9 +153,10 @@ class _Told:
                 own[key] = shown
         return own
 
-    def _note_fetched(self, context: Context) -> None:
+    def note_fetched(self, decisions: list[Noted]) -> None:
         now = time.time()
-        for layer in context.layers:
+        layers = {id(layer): layer for noted in decisions if noted.context for layer in noted.context.layers}
+        for layer in layers.values():
             for key, at in layer.learnt.items():
                 if key not in self.fetched:
                     fact = declared(key)
@@ -170,7 +174,11 @@ _AT_HAND = {
     stage: [
         (fact.name, fact.read)
         for fact in FACTS.values()
-        if fact.stage is stage and fact.read is not None and fact.cost < SCAN and not fact.is_live
+        if fact.stage is stage
+        and fact.read is not None
+        and fact.cost < SCAN
+        and not fact.is_live
+        and fact.name not in DERIVED
     ]
     for stage in Stage
 }

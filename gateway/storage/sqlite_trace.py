@@ -21,6 +21,12 @@ MIGRATIONS = (
     CREATE TABLE key(value TEXT NOT NULL, event INTEGER NOT NULL, PRIMARY KEY(value, event)) WITHOUT ROWID;
     CREATE INDEX key_event ON key(event)
     """,
+    # An event knows its keys, so none of them needs an index back.
+    """
+    ALTER TABLE event ADD COLUMN keys TEXT NOT NULL DEFAULT '[]';
+    UPDATE event SET keys = (SELECT json_group_array(value) FROM key WHERE event = event.id);
+    DROP INDEX key_event
+    """,
 )
 
 
@@ -43,14 +49,18 @@ class SqliteTrace:
         connection = self._open()
         connection.execute("BEGIN IMMEDIATE")
         try:
-            for event in events:
-                row = connection.execute(
-                    "INSERT INTO event(at, kind, data) VALUES(?, ?, ?)",
-                    (event.at, event.kind, json.dumps(event.data, default=str, separators=(",", ":"))),
-                ).lastrowid
-                connection.executemany(
-                    "INSERT OR IGNORE INTO key(value, event) VALUES(?, ?)", [(key, row) for key in event.keys if key]
-                )
+            first = 1 + int(connection.execute("SELECT coalesce(max(id), 0) FROM event").fetchone()[0])
+            connection.executemany(
+                "INSERT INTO event(id, at, kind, data, keys) VALUES(?, ?, ?, ?, ?)",
+                [
+                    (row, event.at, event.kind, _json(event.data), _json(event.keys))
+                    for row, event in enumerate(events, first)
+                ],
+            )
+            connection.executemany(
+                "INSERT OR IGNORE INTO key(value, event) VALUES(?, ?)",
+                sorted((key, row) for row, event in enumerate(events, first) for key in event.keys if key),
+            )
             connection.execute("COMMIT")
         except BaseException:
             if connection.in_transaction:
@@ -139,5 +149,13 @@ class SqliteTrace:
 
 
 def _remove(connection: sqlite3.Connection, rows: list[int]) -> None:
-    connection.executemany("DELETE FROM key WHERE event = ?", [(row,) for row in rows])
+    connection.executemany(
+        "DELETE FROM key WHERE event = ?1"
+        " AND value IN (SELECT value FROM json_each((SELECT keys FROM event WHERE id = ?1)))",
+        [(row,) for row in rows],
+    )
     connection.executemany("DELETE FROM event WHERE id = ?", [(row,) for row in rows])
+
+
+def _json(value: object) -> str:
+    return json.dumps(value, default=str, separators=(",", ":"))
