@@ -13,6 +13,7 @@ def surroundings_of(config: Config) -> Surroundings:
         frozenset(config.domains),
         frozenset(config.relay_domains),
         network_set(config.networks.trusted),
+        config.gateway.recipient_delimiter,
     )
 
 

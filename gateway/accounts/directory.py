@@ -63,6 +63,10 @@ class AccountDirectory:
     def is_relayed(self, domain: Domain) -> bool:
         return not self.is_local(domain) and any(entry in self._relayed for entry in covering(domain.ascii))
 
+    def without_tag(self, mailbox: Mailbox) -> str:
+        exact = f"{mailbox.local_part.lower()}@{mailbox.domain.ascii}"
+        return _without_tag(exact, self._delimiter) if self.is_local(mailbox.domain) else exact
+
     def is_probed(self, domain: Domain) -> bool:
         return self.is_relayed(domain) and any(entry in self._probed for entry in covering(domain.ascii))
 

@@ -54,6 +54,9 @@ class Directory(Protocol):
     def exists(self, mailbox: Mailbox) -> bool:
         """Is there an account or alias for a mailbox of a local domain? (plus-addressing applied)"""
 
+    def without_tag(self, mailbox: Mailbox) -> str:
+        """`local@domain` in lower case; of a local domain without the tag that its users may add."""
+
     def is_probed(self, domain: Domain) -> bool:
         """Is it a relay domain whose next hop is asked which mailboxes there are?"""
 

@@ -117,8 +117,11 @@ def as_message(octets: bytes) -> bytes:
 
 
 def _last_stage(policy: Policy, case: Case) -> Stage:
-    """As far as something given or expected needs the mail to go."""
-    stages = [Stage.CONNECT if case.message is None else Stage.MESSAGE]
+    """As far as something given or expected needs the mail to go. Where no rule is to decide, to the end: a rule of a
+    later stage would decide otherwise.
+    """
+    is_to_pass = case.expect.action is Action.ACCEPT and not case.expect.rule and case.expect.stage is None
+    stages = [Stage.MESSAGE if is_to_pass or case.message is not None else Stage.CONNECT]
     stages += stages_of(case.given)
     stages += [case.expect.stage] if case.expect.stage else []
     wanted = {case.expect.rule, *case.expect.notes}

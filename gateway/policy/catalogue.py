@@ -108,6 +108,18 @@ def _recipient_domain(context: Context) -> str:
     return "" if context.recipient is None else context.recipient.domain.ascii
 
 
+def _untagged(context: Context) -> str:
+    return "" if context.recipient is None else context.directory.without_tag(context.recipient)
+
+
+def _from_is_local(context: Context) -> bool:
+    domain = _from_domain(context)
+    try:
+        return domain is not None and context.directory.is_local(parse_domain(domain))
+    except ValueError:
+        return False
+
+
 def _recipient_is_local(context: Context) -> bool:
     return context.recipient is not None and context.directory.is_local(context.recipient.domain)
 
@@ -236,6 +248,7 @@ def _facts() -> dict[str, Fact]:
         ("sender.is_local", boolean, sender, _sender_is_local, "of a local domain"),
         ("sender.exists", boolean, sender, _sender_exists, "false: of a local domain, without account or alias"),
         ("recipient.address", text, recipient, lambda c: str(c.recipient or ""), "forward-path"),
+        ("recipient.untagged", text, recipient, _untagged, "the same in lower case, without a local user's tag"),
         ("recipient.local", text, recipient, lambda c: c.recipient.local_part if c.recipient else "", "its local part"),
         ("recipient.domain", text, recipient, _recipient_domain, "its domain"),
         ("recipient.is_local", boolean, recipient, _recipient_is_local, "stored here"),
@@ -246,6 +259,7 @@ def _facts() -> dict[str, Fact]:
         ("message.subject", text, message, lambda c: c.header.text("Subject"), "decoded, or none"),
         ("message.from_address", text, message, _from_address, "author's address, or none"),
         ("message.from_domain", text, message, _from_domain, "author's domain, or none"),
+        ("message.from_is_local", boolean, message, _from_is_local, "author's domain is local"),
         ("message.header_count", number, message, lambda c: len(c.header.fields), "fields in the header"),
         ("message.hops", number, message, lambda c: c.header.count("Received"), "Received fields"),
         ("message.is_bulk", boolean, message, _is_bulk, "Precedence bulk or list, or a List-Id"),

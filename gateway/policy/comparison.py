@@ -30,7 +30,13 @@ _ORDER: dict[type[ast.cmpop], Callable[[Any, Any], bool]] = {
     ast.GtE: operator.ge,
 }
 # An address is never in a list of domains, nor a domain in one of addresses.
-_NEVER = {"address": "domains", "from_address": "domains", "domain": "addresses", "from_domain": "addresses"}
+_NEVER = {
+    "address": "domains",
+    "untagged": "domains",
+    "from_address": "domains",
+    "domain": "addresses",
+    "from_domain": "addresses",
+}
 
 
 def literal(value: object) -> Node:

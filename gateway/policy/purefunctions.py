@@ -33,6 +33,8 @@ class PureFunction:
 def _matches(text: Node, pattern: Node) -> Evaluate:
     if not isinstance(pattern.constant, str):
         raise ValueError("the pattern is a literal text")
+    if any(ord(char) < 32 and char not in "\t\n\r" for char in pattern.constant):
+        raise ValueError('a control character in the pattern: write r"\\b", or "\\\\b", for a word\'s edge')
     if len(pattern.constant) > MAX_PATTERN:
         raise ValueError(f"a pattern has at most {MAX_PATTERN} characters")
     try:

@@ -32,6 +32,7 @@ class Surroundings:
     domains: frozenset[str] = frozenset()
     relay_domains: frozenset[str] = frozenset()
     trusted: NetworkSet = field(default_factory=lambda: NetworkSet([]))
+    delimiter: str = "+"
 
     def is_local(self, domain: Domain) -> bool:
         return domain.ascii in self.domains
@@ -41,6 +42,11 @@ class Surroundings:
 
     def exists(self, mailbox: Mailbox) -> bool:
         return True
+
+    def without_tag(self, mailbox: Mailbox) -> str:
+        local, domain = mailbox.local_part.lower(), mailbox.domain.ascii
+        base = local.partition(self.delimiter)[0] if self.delimiter and self.is_local(mailbox.domain) else local
+        return f"{base or local}@{domain}"
 
     def is_probed(self, domain: Domain) -> bool:
         return False

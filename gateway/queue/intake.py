@@ -63,23 +63,25 @@ class Intake:
         info: Mapping[str, str],
         parts: tuple[Part, ...],
         on_ready: Callable[[], None],
-    ) -> tuple[str, ...]:
-        """The queue ids, one a part, a discarded one's too; on_ready wakes the runner. Raises what the store does.
+    ) -> tuple[tuple[str, Part], ...]:
+        """The parts by queue id, a discarded one's too, and last the blind copies, a message of their own: once
+        for all, now and by the usual way, whatever becomes of the others. on_ready wakes the runner.
 
-        Aliases are expanded here, so each row is somebody who will get it.
+        Aliases are expanded here, so each row is somebody who will get it. Raises what the store does.
         """
         now = self._clock.now()
-        ids = tuple(new_id() for _ in parts)
+        copies = _copies(parts)
+        found = tuple((new_id(), part) for part in (*parts, *([] if copies is None else [copies])))
         only = str(envelope.recipients[0].forward_path) if len(envelope.recipients) == 1 else ""
         messages = [
             self._message(session, envelope, blob, header, info, part, queue_id, only, now)
-            for part, queue_id in zip(parts, ids, strict=True)
+            for queue_id, part in found
             if part.handling.disposition is not Action.DISCARD
         ]
         if messages:
             await self._store.enqueue(*messages)
             on_ready()
-        return ids
+        return found
 
     def _message(
         self,
@@ -135,7 +137,7 @@ class Intake:
         return date + message_id
 
     def _recipients(self, part: Part) -> tuple[NewRecipient, ...]:
-        """The last redirect takes the place of all of the part's recipients; a blind copy's failure bothers nobody."""
+        """The last redirect takes the place of all of the part's recipients."""
         found: dict[str, NewRecipient] = {}
         redirects = [effect.address for effect in part.handling.effects if isinstance(effect, Redirect)]
         wanted = part.recipients
@@ -144,8 +146,6 @@ class Intake:
             orcpt = first.orcpt or f"rfc822;{first.forward_path}"
             wanted = (Recipient(parse_mailbox(redirects[-1]), orcpt, first.notify),)
         self._expand(wanted, found, is_routed=bool(_route(part.handling.effects)))
-        copies = [effect.address for effect in part.handling.effects if isinstance(effect, Bcc)]
-        self._expand(tuple(Recipient(parse_mailbox(address), "", _NEVER) for address in copies), found)
         return tuple(found.values())
 
     def _expand(
@@ -161,6 +161,23 @@ class Intake:
                 orcpt = recipient.orcpt or ("" if target == str(path) else f"rfc822;{path}")
                 key = target.lower() if self._directory.is_local(path.domain) else target
                 found.setdefault(key, NewRecipient(parse_mailbox(target), orcpt, recipient.notify))
+
+
+def _copies(parts: tuple[Part, ...]) -> Part | None:
+    """Who gets a blind copy, but for those who get the message anyway; a copy's failure bothers nobody."""
+    reached = {
+        str(recipient.forward_path).lower()
+        for part in parts
+        if part.handling.disposition is None and not any(isinstance(each, Redirect) for each in part.handling.effects)
+        for recipient in part.recipients
+    }
+    effects = [effect for part in parts for effect in part.handling.effects]
+    wanted = dict.fromkeys(effect.address for effect in effects if isinstance(effect, Bcc))
+    copies = [Recipient(parse_mailbox(address), "", _NEVER) for address in wanted if address.lower() not in reached]
+    if not copies:
+        return None
+    kept = tuple(effect for effect in dict.fromkeys(effects) if isinstance(effect, AddHeader | TagSubject))
+    return Part(tuple(copies), Handling(kept))
 
 
 def _route(effects: tuple[Effect, ...]) -> str:

@@ -289,27 +289,35 @@ class SmtpDriver:
                 refusal = judged.refusal or LOCAL_ERROR
                 self._finish("deferred" if refusal.is_temporary else "rejected", refusal)
                 return refusal
-            ids = await self._service.intake.accept(
+            stored = await self._service.intake.accept(
                 session, envelope, blob, header, self._info(session), judged.parts, self._service.wake_runner
             )
-            context = self._context(session)
-            context.reverse_path = envelope.reverse_path
-            is_welcome = any(part.handling.disposition is None for part in judged.parts)
-            await self._service.memory.accepted_message(
-                self._judge.policy, context, envelope.recipients, is_welcome=is_welcome
-            )
-            if all(part.handling.disposition is Action.DISCARD for part in judged.parts):
-                content.discard()
         except BaseException:
             content.discard()
             raise
-        answer = reply(250, "2.0.0", f"Queued as {ids[0]}")
+        await self._remember(session, envelope, judged.parts)
+        if all(part.handling.disposition is Action.DISCARD for part in judged.parts):
+            content.discard()  # where a blind copy keeps it, its file has another name by now
+        answer = reply(250, "2.0.0", f"Queued as {stored[0][0]}")
         direction = self._direction(session, envelope)
         self._service.metrics.message_bytes.labels(direction).inc(facts.size)
         seconds = time.perf_counter() - started
-        self._record.parts = [_told(queue_id, part) for queue_id, part in zip(ids, judged.parts, strict=True)]
+        self._record.parts = [_told(queue_id, part) for queue_id, part in stored]
+        ids = tuple(queue_id for queue_id, _ in stored)
         self._finish(_result(judged.parts), answer, queue_ids=ids, direction=direction, seconds=seconds)
         return answer
+
+    async def _remember(self, session: Session, envelope: Envelope, parts: tuple[Part, ...]) -> None:
+        """The message is on disk: what fails here must not change the answer."""
+        context = self._context(session)
+        context.reverse_path = envelope.reverse_path
+        is_welcome = any(part.handling.disposition is None for part in parts)
+        try:
+            await self._service.memory.accepted_message(
+                self._judge.policy, context, envelope.recipients, is_welcome=is_welcome
+            )
+        except Exception as error:
+            self._log.error("not remembered", session=session.id, exc_info=error)
 
     async def _judge_message(
         self, session: Session, envelope: Envelope, content: SpooledContent, facts: ContentFacts

@@ -6,6 +6,7 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from gateway.storage.sqlite import connect, prepare
 from gateway.telemetry.recorder import Event
@@ -34,7 +35,7 @@ MIGRATIONS = (
 class FoundEvent:
     at: float
     kind: str
-    data: dict[str, object]
+    data: dict[str, Any]
 
 
 class SqliteTrace:
@@ -82,9 +83,8 @@ class SqliteTrace:
                 if row in rows:
                     continue
                 rows[row] = FoundEvent(at, kind, json.loads(data))
-                for name in ("queue_id", "session", "notice_id"):
-                    linked = rows[row].data.get(name)
-                    if isinstance(linked, str) and linked and linked not in seen:
+                for linked in _links(rows[row].data):
+                    if linked not in seen:
                         seen.add(linked)
                         pending.append(linked)
         return sorted(rows.values(), key=lambda event: event.at)[:MAX_FOUND]
@@ -146,6 +146,12 @@ class SqliteTrace:
         if self._connection is not None:
             self._connection.close()
             self._connection = None
+
+
+def _links(data: dict[str, Any]) -> Iterator[str]:
+    """Names of other events' that belong to this one."""
+    yield from filter(None, (data.get(name) for name in ("queue_id", "session", "notice_id")))
+    yield from (part["queue_id"] for part in data.get("parts", ()))
 
 
 def _remove(connection: sqlite3.Connection, rows: list[int]) -> None:

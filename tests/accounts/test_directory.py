@@ -230,3 +230,29 @@ def test_whoever_owns_an_address_of_a_local_domain_gets_its_mail_or_has_its_name
     who, mailbox = directory(aliases=OWNED), parse_mailbox(address)
     reached = {target.lower().replace("+lists", "") for target in who.expand(mailbox)}
     assert who.owns(user, mailbox) is (user in reached or who.account_of(mailbox) == user)
+
+
+@pytest.mark.parametrize(
+    ("address", "delimiter", "untagged"),
+    [
+        ("Alice+Lists@example.org", "+", "alice@example.org"),
+        ("alice@example.org", "+", "alice@example.org"),
+        ("+x@example.org", "+", "+x@example.org"),
+        ("alice-x@example.org", "-", "alice@example.org"),
+        ("alice+x@example.org", "", "alice+x@example.org"),
+        ("alice+x@else.test", "+", "alice+x@else.test"),
+    ],
+)
+def test_an_address_without_its_tag(address: str, delimiter: str, untagged: str) -> None:
+    directory = AccountDirectory(FakeAccounts([]), ["example.org"], [], delimiter=delimiter)
+    assert directory.without_tag(parse_mailbox(address)) == untagged
+
+
+@pytest.mark.parametrize(
+    ("domain", "is_relayed"),
+    [("partner.test", True), ("a.partner.test", True), ("xpartner.test", False), ("exact.test", True),
+     ("a.exact.test", False), ("mine.partner.test", False)],
+)  # fmt: skip
+def test_subdomains_of_relay_domains(domain: str, is_relayed: bool) -> None:
+    directory = AccountDirectory(FakeAccounts([]), ["mine.partner.test"], [".partner.test", "exact.test"])
+    assert directory.is_relayed(parse_domain(domain)) is is_relayed

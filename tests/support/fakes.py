@@ -76,6 +76,9 @@ class FakeDirectory:
     def exists(self, mailbox: Mailbox) -> bool:
         return str(mailbox).lower() in self._mailboxes
 
+    def without_tag(self, mailbox: Mailbox) -> str:
+        return f"{mailbox.local_part.lower().partition('+')[0]}@{mailbox.domain.ascii}"
+
     def is_probed(self, domain: Domain) -> bool:
         return domain.ascii.startswith("probed.")
 
