@@ -9,6 +9,7 @@ from itertools import chain
 
 from gateway.core.address import Mailbox
 from gateway.core.reply import Reply, reply
+from gateway.delivery.answers import fill, judge_envelope, odd
 from gateway.smtp import client
 from gateway.smtp.client import NO_EXTENSIONS, Extensions, Outgoing, ReplyError, ReplyReader
 
@@ -267,16 +268,16 @@ class Connection:
     ) -> list[Reply]:
         mail, *rcpts = await self._commands([*self._envelope(outgoing), b"DATA\r\n"])
         start = rcpts.pop()
-        answers = _judge_envelope(mail, rcpts)
+        answers = judge_envelope(mail, rcpts)
         accepted = any(answer is None for answer in answers)
         if start.code != 354:
             if start.code == 421:
                 self.abort()
-            return _fill(answers, start if not start.is_success else _odd(start))
+            return fill(answers, start if not start.is_success else odd(start))
         if not accepted:
             await self._send(b".\r\n")  # RFC 2920 3.1: 354 although nobody was accepted
             await self._reply(DATA_END_S)
-            return _fill(answers, mail)
+            return fill(answers, mail)
         if not is_ours():
             raise LeaseLost
         pieces: Iterable[bytes] = client.stuff_dots(content())
@@ -289,7 +290,7 @@ class Connection:
             held = piece
         if not is_ours():
             raise LeaseLost
-        return _fill(answers, await self._end(held))
+        return fill(answers, await self._end(held))
 
     async def _by_bdat(
         self, outgoing: Outgoing, content: Callable[[], Iterable[bytes]], is_small: bool, is_ours: Callable[[], bool]
@@ -302,16 +303,16 @@ class Connection:
             try:
                 await self._send(b"".join([*self._envelope(outgoing), last]))
                 mail, *rcpts = await self._read_replies(1 + len(outgoing.recipients))
-                answers = _judge_envelope(mail, rcpts)
-                return _fill(answers, await self._end(b"") if self.is_usable else mail)
+                answers = judge_envelope(mail, rcpts)
+                return fill(answers, await self._end(b"") if self.is_usable else mail)
             except (OSError, TimeoutError, EOFError, ReplyError) as error:
                 self.abort()
                 raise ConnectionLost(_reason(error), after_end=True) from None
         mail, *rcpts = await self._commands(self._envelope(outgoing))
-        answers = _judge_envelope(mail, rcpts)
+        answers = judge_envelope(mail, rcpts)
         if all(answer is not None for answer in answers):
-            return _fill(answers, mail)
-        return _fill(answers, await self._chunks(content(), is_ours))
+            return fill(answers, mail)
+        return fill(answers, await self._chunks(content(), is_ours))
 
     async def _chunks(self, content: Iterable[bytes], is_ours: Callable[[], bool]) -> Reply:
         held: list[bytes] = []
@@ -422,25 +423,6 @@ class Connection:
 
     def _quote(self, answer: Reply) -> Reply:
         return _trouble(self.target, f"said: {answer}", "4.4.2")
-
-
-def _judge_envelope(mail: Reply, rcpts: list[Reply]) -> list[Reply | None]:
-    """A refusal for each recipient, None where it was accepted so far."""
-    if not mail.is_success:
-        return [mail] * len(rcpts)
-    # RFC 5321 4.5.3.1.10: 552 to RCPT is the old way to say too many recipients.
-    return [
-        None if answer.is_success else Reply(452, "4.5.3", answer.lines) if answer.code == 552 else answer
-        for answer in rcpts
-    ]
-
-
-def _fill(answers: list[Reply | None], last: Reply) -> list[Reply]:
-    return [last if answer is None else answer for answer in answers]
-
-
-def _odd(answer: Reply) -> Reply:
-    return reply(451, "4.5.0", f"Unexpected reply to DATA: {answer}"[:400])
 
 
 def _trouble(target: Target, what: str, status: str = "4.4.1") -> Reply:

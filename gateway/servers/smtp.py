@@ -18,16 +18,16 @@ from gateway.core.ident import LENGTH, new_id
 from gateway.core.ports import Counters, EarlyTalk
 from gateway.core.reply import Reply, reply
 from gateway.core.transaction import Envelope, Recipient, Session
-from gateway.core.verdict import DISPOSING, Action, Decision, Guard, Stage, Verdict
+from gateway.core.verdict import Action, Decision, Guard, Stage, Verdict
 from gateway.message.blob import Blob
 from gateway.message.header import MAX_HEADER, Header, parse_header
 from gateway.policy.context import Context, MessageFacts
 from gateway.policy.rules import Policy
-from gateway.queue.intake import Handling, Intake, Part
+from gateway.queue.intake import Intake, Part
 from gateway.servers.facts import FactSource
 from gateway.servers.login import LockedOut, LoginGuard, SignedIn, WrongPassword
 from gateway.servers.smtp_judge import Judged, SessionJudge
-from gateway.servers.smtp_record import TransactionRecord
+from gateway.servers.smtp_record import TransactionRecord, plain_message_id, result_of, told_part
 from gateway.servers.smtp_shadow import Shadow
 from gateway.smtp.data import ContentFacts
 from gateway.smtp.grammar import MailArguments, RcptArguments
@@ -302,9 +302,9 @@ class SmtpDriver:
         direction = self._direction(session, envelope)
         self._service.metrics.message_bytes.labels(direction).inc(facts.size)
         seconds = time.perf_counter() - started
-        self._record.parts = [_told(queue_id, part) for queue_id, part in stored]
+        self._record.parts = [told_part(queue_id, part) for queue_id, part in stored]
         ids = tuple(queue_id for queue_id, _ in stored)
-        self._finish(_result(judged.parts), answer, queue_ids=ids, direction=direction, seconds=seconds)
+        self._finish(result_of(judged.parts), answer, queue_ids=ids, direction=direction, seconds=seconds)
         return answer
 
     async def _remember(self, session: Session, envelope: Envelope, parts: tuple[Part, ...]) -> None:
@@ -328,7 +328,7 @@ class SmtpDriver:
         blob = content.blob()
         header = parse_header(blob.head(MAX_HEADER))
         self._record.size = blob.size
-        self._record.message_id = _plain_message_id(header)
+        self._record.message_id = plain_message_id(header)
         hops = header.count("Received")
         if hops > self._service.settings.hops:
             answer = reply(554, "5.4.6", f"Mail loop: {hops} Received fields")
@@ -436,33 +436,6 @@ class SmtpDriver:
             refusals=refusals,
             seconds=round(seconds, 4),
         )
-
-
-def _result(parts: tuple[Part, ...]) -> str:
-    """accepted, or what became of it where nobody gets it now."""
-    dispositions = {part.handling.disposition for part in parts}
-    names = {Action.DISCARD: "discarded", Action.QUARANTINE: "quarantined", Action.HOLD: "held"}
-    (first,) = dispositions if len(dispositions) == 1 else (None,)
-    return names[first] if first in DISPOSING else "accepted"
-
-
-def _told(queue_id: str, part: Part) -> dict[str, object]:
-    """A part as the trace shows it."""
-    handling: Handling = part.handling
-    return {
-        "queue_id": queue_id,
-        "recipients": [str(recipient.forward_path) for recipient in part.recipients],
-        "disposition": handling.disposition.value if handling.disposition else None,
-        "rule": handling.rule,
-        "effects": [str(effect) for effect in handling.effects],
-    }
-
-
-def _plain_message_id(header: Header) -> str:
-    """As written, never decoded: it goes into logs and onto terminals."""
-    found = header.first("Message-ID")
-    text = "" if found is None else found.value.decode("ascii", "replace").strip()
-    return "".join(char if char.isprintable() else "?" for char in text)[:250]
 
 
 _LOG = log.get("smtp")

@@ -6,10 +6,12 @@ from dataclasses import dataclass, field
 
 from gateway.core.reply import Reply
 from gateway.core.transaction import Session
-from gateway.core.verdict import Decision, Stage
+from gateway.core.verdict import DISPOSING, Action, Decision, Stage
+from gateway.message.header import Header
 from gateway.policy.catalogue import DERIVED, FACTS, SCAN, declared
 from gateway.policy.context import Context
 from gateway.policy.values import PENDING, UNKNOWN
+from gateway.queue.intake import Handling, Part
 from gateway.telemetry.recorder import Recorder
 
 MAX_NOTES = 500  # decisions and refusals kept of one transaction
@@ -182,3 +184,30 @@ _AT_HAND = {
     ]
     for stage in Stage
 }
+
+
+def result_of(parts: tuple[Part, ...]) -> str:
+    """accepted, or what became of it where nobody gets it now."""
+    dispositions = {part.handling.disposition for part in parts}
+    names = {Action.DISCARD: "discarded", Action.QUARANTINE: "quarantined", Action.HOLD: "held"}
+    (first,) = dispositions if len(dispositions) == 1 else (None,)
+    return names[first] if first in DISPOSING else "accepted"
+
+
+def told_part(queue_id: str, part: Part) -> dict[str, object]:
+    """A part as the trace shows it."""
+    handling: Handling = part.handling
+    return {
+        "queue_id": queue_id,
+        "recipients": [str(recipient.forward_path) for recipient in part.recipients],
+        "disposition": handling.disposition.value if handling.disposition else None,
+        "rule": handling.rule,
+        "effects": [str(effect) for effect in handling.effects],
+    }
+
+
+def plain_message_id(header: Header) -> str:
+    """As written, never decoded: it goes into logs and onto terminals."""
+    found = header.first("Message-ID")
+    text = "" if found is None else found.value.decode("ascii", "replace").strip()
+    return "".join(char if char.isprintable() else "?" for char in text)[:250]
