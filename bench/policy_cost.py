@@ -92,7 +92,10 @@ def record(number: int) -> dict[str, object]:
     }
     return {
         "session": f"S{number}", "queue_id": f"Q{number}", "recipients": ["a@example.org"], "facts": facts | more,
-        "background": {}, "decisions": [decision], "trusted": False, "user": None,
+        "background": {}, "decisions": [decision], "trusted": False, "user": None, "method": "",
+        "client": "203.0.113.7",
+        "port": 40000, "listener": "smtp", "tls": None, "cipher": None, "helo": f"x{number}.example", "esmtp": True,
+        "sender": "a@b.example",
     }  # fmt: skip
 
 

@@ -114,11 +114,11 @@ def _envelope(record: Mapping[str, Any]) -> dict[str, Found]:
         "session.listener": record["listener"],
         "session.tls.active": record["tls"] is not None,
         "session.tls.version": record["tls"],
-        "session.tls.cipher": record["cipher"],
+        "session.tls.cipher": record.get("cipher"),
         "auth.user": record["user"],
-        "auth.method": record["method"] or None,
+        "auth.method": record.get("method") or None,
         "helo.name": record["helo"],
-        "helo.esmtp": record["esmtp"],
+        "helo.esmtp": record.get("esmtp", True),
         "sender.address": record["sender"] or "",
     }
 
