@@ -202,6 +202,7 @@ class Checks(Section):
     recipients: RecipientsCheck = RecipientsCheck()
     urls: CheckSettings = CheckSettings()
     uribl: CheckSettings = CheckSettings()
+    spf: CheckSettings = CheckSettings(timeout=20.0)
     rhsbl: CheckSettings = CheckSettings()
 
 

@@ -13,6 +13,7 @@ from gateway.checks.rates import Rates
 from gateway.checks.recipients import KeepSettings, RelayRecipients
 from gateway.checks.runner import Check, Checks
 from gateway.checks.seen import SeenSenders
+from gateway.checks.senderauth import Spf
 from gateway.delivery.probe import Prober
 from gateway.delivery.relay import Relay
 from gateway.process import Process, relay_of, resolver_of
@@ -37,7 +38,8 @@ def make_checks(process: Process) -> SmtpChecks:
     state = SqliteState(config.data / "state.db")
     relay = relay_of(config, resolver, lambda connection: None)
     prober = Prober(relay, process.shared.routes)
-    greylist = Greylist(state, GreylistSettings(settings.greylist.delay, settings.greylist.keep))
+    spf = Spf(resolver)
+    greylist = Greylist(state, spf, GreylistSettings(settings.greylist.delay, settings.greylist.keep))
     rates, seen, links = Rates(process.shared.counters), SeenSenders(state), Links()
 
     def on_health(zone: str, is_up: bool) -> None:
@@ -56,6 +58,7 @@ def make_checks(process: Process) -> SmtpChecks:
         "urls": links,
         "greylist": greylist,
         "rates": rates,
+        "spf": spf,
         "seen": seen,
         "early_talker": EarlyTalkers(settings.early_talker.delay),
         "recipients": RelayRecipients(prober.probe, state, keep),

@@ -1,12 +1,14 @@
-"""greylist.state: has somebody of this network with this sender domain been here before, and waited?
+"""greylist.state: has somebody of this domain, or of this network with this sender domain, been here and waited?
 
-The key leaves out local parts and recipients, so that a big sender's pool of hosts is delayed once, not for each pair.
+Where SPF says that the client may send for the domain, the domain alone is the key, so that a big sender's pool of
+hosts is delayed once. Local parts and recipients are never part of it.
 """
 
 import time
 from dataclasses import dataclass
 from typing import Protocol
 
+from gateway.checks.senderauth import Spf
 from gateway.core.ports import client_network
 from gateway.policy.context import Context, Need
 from gateway.policy.values import Found
@@ -36,12 +38,13 @@ class GreylistStore(Protocol):
 
 
 class Greylist:
-    def __init__(self, store: GreylistStore, settings: GreylistSettings) -> None:
+    def __init__(self, store: GreylistStore, spf: Spf, settings: GreylistSettings) -> None:
         self._store = store
+        self._spf = spf
         self._settings = settings
 
     async def fetch(self, need: Need, context: Context) -> Found:
-        return self._state(await self._store.find(_key(context)), time.time())
+        return self._state(await self._store.find(await self._key(context)), time.time())
 
     def _state(self, seen: Seen | None, now: float) -> str:
         if seen is None or seen.last < now - self._settings.keep_s:
@@ -54,7 +57,7 @@ class Greylist:
 
     async def happened(self, context: Context) -> None:
         """A stranger has tried a recipient: noted after the decision, whatever it was."""
-        key, now = _key(context), time.time()
+        key, now = await self._key(context), time.time()
         seen = await self._store.find(key)
         state = self._state(seen, now)
         if seen is None or state == "new":
@@ -62,8 +65,8 @@ class Greylist:
         else:
             await self._store.put(key, Seen(seen.first, now, passed=state == "passed"))
 
-
-def _key(context: Context) -> str:
-    network = client_network(context.session.client_ip)
-    mailbox = context.reverse_path.mailbox if context.reverse_path is not None else None
-    return f"{network}|{mailbox.domain.ascii if mailbox else ''}"
+    async def _key(self, context: Context) -> str:
+        mailbox = context.reverse_path.mailbox if context.reverse_path is not None else None
+        if mailbox is not None and (found := await self._spf.result(context)).result == "pass":
+            return f"spf|{found.domain}"
+        return f"{client_network(context.session.client_ip)}|{mailbox.domain.ascii if mailbox else ''}"

@@ -292,6 +292,12 @@ def _facts() -> dict[str, Fact]:
             WAIT, "early_talker", neutral=False,
         ),
         Fact(
+            "spf.result", text, sender, None, "none neutral pass fail softfail temperror permerror (RFC 7208)",
+            DNS, "spf", "none",
+        ),
+        Fact("spf.domain", text, sender, None, "whose record was asked: the sender's domain, or HELO", DNS, "spf"),
+        Fact("spf.explanation", text, sender, None, "what the domain says of a fail, or none", DNS, "spf"),
+        Fact(
             "seen.sender_before", boolean, sender, None, "mail from this reverse-path was delivered before",
             STATE, "seen", neutral=False,
         ),
@@ -319,6 +325,7 @@ _WORDS = {
     "session.listener": ("smtp", "submission", "submissions"),
     "session.direction": ("inbound", "outbound", "internal"),
     "client.reverse_dns": ("pass", "fail", "none"),
+    "spf.result": ("none", "neutral", "pass", "fail", "softfail", "temperror", "permerror"),
     "greylist.state": ("new", "waiting", "passed"),
 }
 

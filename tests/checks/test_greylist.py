@@ -7,10 +7,11 @@ import pytest
 
 from gateway.checks import greylist
 from gateway.checks.greylist import RETRY_S, Greylist, GreylistSettings, Seen
+from gateway.checks.senderauth import Spf
 from gateway.core.address import parse_mailbox
 from gateway.policy.context import Context
 from tests.checks.asking import fetch, moved_by_hand
-from tests.support.fakes import FakeClock
+from tests.support.fakes import FakeClock, FakeResolver
 from tests.support.policies import STRANGER, context
 
 DELAY_S, KEEP_S = 300.0, 36 * 86400.0
@@ -36,7 +37,7 @@ class Gate:
     def __init__(self, clock: FakeClock) -> None:
         self.store = FakeStore()
         self.clock = clock
-        self.list = Greylist(self.store, GreylistSettings(DELAY_S, KEEP_S))
+        self.list = Greylist(self.store, Spf(FakeResolver()), GreylistSettings(DELAY_S, KEEP_S))
 
     def state(self, where: Context) -> object:
         return fetch(self.list, "greylist.state", where)
@@ -132,5 +133,32 @@ def test_many_recipients_are_one_visit(gate: Gate) -> None:
 
 
 def test_without_a_delay_the_second_visit_passes(gate: Gate) -> None:
-    gate.list = Greylist(gate.store, GreylistSettings(0.0, KEEP_S))
+    gate.list = Greylist(gate.store, Spf(FakeResolver()), GreylistSettings(0.0, KEEP_S))
     assert [gate.comes(coming()), gate.comes(coming())] == ["new", "passed"]
+
+
+POOL = ("203.0.113.7", "198.51.100.9", "192.0.2.200", "2001:db8::7")
+
+
+def test_a_pool_that_spf_lets_send_waits_once(gate: Gate) -> None:
+    record = "x.test TXT v=spf1 ip4:203.0.113.0/24 ip4:198.51.100.0/24 ip4:192.0.2.0/24 ip6:2001:db8::/32 -all"
+    gate.list = Greylist(gate.store, Spf(FakeResolver(record)), GreylistSettings(DELAY_S, KEEP_S))
+    assert gate.comes(coming(POOL[0])) == "new"
+    assert [gate.comes(coming(ip), 60.0) for ip in POOL[1:]] == ["waiting"] * 3
+    assert gate.comes(coming(POOL[2], "other@x.test"), DELAY_S) == "passed"
+    assert [gate.comes(coming(ip)) for ip in POOL] == ["passed"] * 4
+    assert list(gate.store.rows) == ["spf|x.test"]
+
+
+@pytest.mark.parametrize("record", ["x.test TXT v=spf1 -all", "x.test TXT v=spf1 ?all", "x.test FAILS TXT", ""])
+def test_whom_spf_does_not_vouch_for_is_known_by_the_network(gate: Gate, record: str) -> None:
+    gate.list = Greylist(gate.store, Spf(FakeResolver(*filter(None, [record]))), GreylistSettings(DELAY_S, KEEP_S))
+    gate.comes(coming())
+    assert list(gate.store.rows) == ["203.0.113.0|x.test"]
+
+
+def test_a_bounce_is_known_by_the_network_whatever_its_helo_says(gate: Gate) -> None:
+    record = "mx.sender.example TXT v=spf1 +all"
+    gate.list = Greylist(gate.store, Spf(FakeResolver(record)), GreylistSettings(DELAY_S, KEEP_S))
+    gate.comes(coming(sender=""))
+    assert list(gate.store.rows) == ["203.0.113.0|"]

@@ -12,6 +12,7 @@ from gateway.checks.greylist import Greylist, GreylistSettings, Seen
 from gateway.checks.memory import Memory
 from gateway.checks.rates import Rates
 from gateway.checks.seen import SeenSenders
+from gateway.checks.senderauth import Spf
 from gateway.core.address import parse_mailbox
 from gateway.core.errors import StorageBroken
 from gateway.core.transaction import Recipient, Session
@@ -19,6 +20,7 @@ from gateway.policy.context import Context
 from gateway.policy.rules import Policy
 from gateway.storage.counters import SharedCounters
 from tests.checks.asking import Logged, fetch
+from tests.support.fakes import FakeResolver
 from tests.support.policies import OWN, STRANGER, USER, context, policy_of
 
 ALL = ("connections", "auth_failures", "recipients", "messages")
@@ -31,7 +33,7 @@ class Kept:
         self.greylisted: list[str] = []
         self.senders: list[str] = []
         self.rates = Rates(SharedCounters())
-        self.memory = Memory(self.rates, Greylist(self, GreylistSettings()), SeenSenders(self))
+        self.memory = Memory(self.rates, Greylist(self, Spf(FakeResolver()), GreylistSettings()), SeenSenders(self))
 
     async def find(self, key: str) -> Seen | None:
         return None

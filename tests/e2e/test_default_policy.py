@@ -31,6 +31,8 @@ def records() -> Iterator[str]:
     yield "client.test A 127.0.0.1"
     yield "sender.test MX 10 client.test."
     yield "null.test MX 0 ."
+    yield "strict.test MX 10 client.test."
+    yield f'strict.test TXT "v=spf1 ip4:{FORGER} -all"'
 
 
 @pytest.fixture(scope="module")
@@ -90,6 +92,9 @@ def answer(
         (NAMELESS, {"helo": "nowhere.test"}, "450 4.7.1 Greylisted"),
         (FORGER, {}, "250 "),
         (FORGER, {"sender": "alice@example.org"}, "550 5.1.8"),
+        (FORGER, {"sender": "a@strict.test"}, "250 "),
+        (GOOD, {"sender": "a@strict.test"}, "450 4.7.1 Greylisted"),
+        (FRIEND, {"sender": "a@strict.test"}, "250 "),
         (FRIEND, {"helo": "nowhere.test"}, "250 "),
         (FRIEND, {"recipient": "x@elsewhere.test"}, "554 5.7.1 <x@elsewhere.test>: relay access denied"),
         ("127.0.0.1", {"recipient": "x@elsewhere.test", "sender": "a@nowhere.test", "helo": "box"}, "250 "),

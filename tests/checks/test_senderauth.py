@@ -1,0 +1,88 @@
+"""spf.result, spf.domain, spf.explanation, as rules see them."""
+
+from dataclasses import replace
+
+import pytest
+
+from gateway.checks.senderauth import Spf
+from gateway.policy.context import Context
+from tests.checks.asking import fetch
+from tests.support.fakes import FakeResolver
+from tests.support.policies import STRANGER, context
+
+IP = STRANGER.client_ip
+
+
+def coming(sender: str = "bob@x.test", helo: str = "mx.x.test", ip: str = IP) -> Context:
+    return context(replace(STRANGER, client_ip=ip, helo=helo), sender=sender, recipient="alice@example.org")
+
+
+def facts(where: Context, *records: str) -> tuple[object, object, object]:
+    check = Spf(FakeResolver(*records))
+    found = [fetch(check, f"spf.{name}", where) for name in ("result", "domain", "explanation")]
+    return found[0], found[1], found[2]
+
+
+@pytest.mark.parametrize(
+    ("where", "records", "wanted"),
+    [
+        (coming(), [f"x.test TXT v=spf1 ip4:{IP} -all"], ("pass", "x.test", None)),
+        (coming("bob@X.Test"), [f"x.test TXT v=spf1 ip4:{IP} -all"], ("pass", "x.test", None)),
+        (coming(), ["x.test TXT v=spf1 -all"], ("fail", "x.test", None)),
+        (coming(), ["x.test TXT v=spf1 ~all"], ("softfail", "x.test", None)),
+        (coming(), ["x.test TXT v=spf1 ?all"], ("neutral", "x.test", None)),
+        (coming(), ["x.test TXT hello"], ("none", "x.test", None)),
+        (coming(), [], ("none", "x.test", None)),
+        (coming(), ["x.test TXT v=spf1 nonsense -all"], ("permerror", "x.test", None)),
+        (coming(), ["x.test TXT v=spf1 -all", "x.test TXT v=spf1 +all"], ("permerror", "x.test", None)),
+        (coming(), ["x.test FAILS TXT"], ("temperror", "x.test", None)),
+        (coming(""), ["mx.x.test TXT v=spf1 -all"], ("fail", "mx.x.test", None)),
+        (coming("", "[203.0.113.7]"), [], ("none", None, None)),
+        (coming("", "localhost"), [], ("none", None, None)),
+        (coming("bob@[192.0.2.1]"), [], ("none", None, None)),
+        (coming(ip="2001:db8::7"), ["x.test TXT v=spf1 ip6:2001:db8::/32 -all"], ("pass", "x.test", None)),
+        (coming("bob@münchen.test"), ["xn--mnchen-3ya.test TXT v=spf1 -all"], ("fail", "xn--mnchen-3ya.test", None)),
+        (coming('"a b"@x.test'), ["x.test TXT v=spf1 exists:%{l}.x.test -all"], ("fail", "x.test", None)),
+        (
+            coming(), ["x.test TXT v=spf1 -all exp=why.x.test", "why.x.test TXT %{i} may not send for %{d}"],
+            ("fail", "x.test", f"{IP} may not send for x.test"),
+        ),
+        (
+            coming(), ["x.test TXT v=spf1 -all exp=why.x.test", "why.x.test TXT no\r\n250 OK"],
+            ("fail", "x.test", "no??250 OK"),
+        ),
+        (
+            coming(), ["x.test TXT v=spf1 -all exp=why.x.test", f"why.x.test TXT {'x' * 400}"],
+            ("fail", "x.test", "x" * 250),
+        ),
+    ],
+)  # fmt: skip
+def test_what_the_domain_says(where: Context, records: list[str], wanted: tuple[object, ...]) -> None:
+    assert facts(where, *records) == wanted
+
+
+def test_a_check_is_made_once_for_all_three() -> None:
+    resolver = FakeResolver("x.test TXT v=spf1 a mx -all", "x.test A 192.0.2.1")
+    check = Spf(resolver)
+    for name in ("result", "domain", "explanation", "result"):
+        fetch(check, f"spf.{name}", coming())
+    assert len(resolver.asked) == len(set(resolver.asked)) == 3
+
+
+@pytest.mark.parametrize(
+    "records",
+    [
+        [f"x.test TXT v=spf1 {' '.join(f'include:i{n}.x.test' for n in range(30))} -all"]
+        + [f"i{n}.x.test TXT v=spf1 {' '.join(f'include:i{m}.x.test' for m in range(30))} ?all" for n in range(30)],
+        ["x.test TXT v=spf1 redirect=x.test"],
+        ["x.test TXT v=spf1 include:x.test -all"],
+        ["x.test TXT v=spf1 " + " ".join(f"mx:m{n}.x.test" for n in range(10)) + " -all"]
+        + [f"m{n}.x.test MX {k} h{n}x{k}.x.test" for n in range(10) for k in range(40)],
+        ["x.test TXT v=spf1 " + " ".join(f"exists:e{n}.x.test" for n in range(200)) + " -all"],
+    ],
+    ids=["includes", "redirect loop", "include loop", "too many MX", "many void look-ups"],
+)
+def test_hostile_records_are_a_permerror_after_a_bounded_number_of_lookups(records: list[str]) -> None:
+    resolver = FakeResolver(*records)
+    assert fetch(Spf(resolver), "spf.result", coming()) == "permerror"
+    assert len(resolver.asked) <= 120
