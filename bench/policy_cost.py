@@ -87,7 +87,7 @@ def record(number: int) -> dict[str, object]:
         "stage": "recipient",
         "action": "accept",
         "rule": "",
-        "recipient": "a@example.org",
+        "recipients": ["a@example.org"],
         "trail": [],
     }
     return {

@@ -87,13 +87,14 @@ def _transactions_of(wanted: str, config_path: Path) -> list[FoundEvent]:
         events = [event for event in store.find(wanted) if event.kind == "transaction"]
     finally:
         store.close()
-    exactly = [event for event in events if wanted in _names(event.data)]
+    exactly = [event for event in events if wanted.upper() in _names(event.data)]
     return exactly or events
 
 
 def _names(data: dict[str, Any]) -> set[str]:
     decisions = (each["id"] for each in data["decisions"])
-    return {data["queue_id"], *(part["queue_id"] for part in data["parts"]), *decisions}
+    refusals = (decision_id for _, _, decision_id in data["refusals"])
+    return {data["queue_id"], *(part["queue_id"] for part in data["parts"]), *decisions, *refusals}
 
 
 def _show(found: Policy, rehearsal: Rehearsal) -> None:

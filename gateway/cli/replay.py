@@ -107,8 +107,9 @@ def policy_replay(
         count = 0
         with LiveChecks(config) if live else nullcontext() as checks:
             for event in _recorded(config, since):
-                count += 1
-                results += replay(found, event.data, None if checks is None else checks.look_up)
+                judged = list(replay(found, event.data, None if checks is None else checks.look_up))
+                count += bool(judged)
+                results += judged
         changes: dict[tuple[str, str], list[str]] = defaultdict(list)
         lacking: Counter[str] = Counter()
         for result in results:

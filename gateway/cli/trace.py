@@ -88,7 +88,7 @@ _MATCHED = {"no": "no match", "yes": "matched", "unknown": "could not be decided
 
 
 def _decision(decision: dict[str, Any]) -> list[str]:
-    to = f" for <{decision['recipient']}>" if decision["recipient"] else ""
+    to = f" for {', '.join(f'<{name}>' for name in decision['recipients'])}" if decision["recipients"] else ""
     by = f" by “{decision['rule']}”" if decision["rule"] else " (no rule decided)"
     lines = [f"{decision['stage']}{to}: {decision['action']}{by}"]
     for rule, action, matched in decision["trail"]:

@@ -120,8 +120,9 @@ def _last_stage(policy: Policy, case: Case) -> Stage:
     """As far as something given or expected needs the mail to go. Where no rule is to decide, to the end: a rule of a
     later stage would decide otherwise.
     """
-    is_to_pass = case.expect.action is Action.ACCEPT and not case.expect.rule and case.expect.stage is None
-    stages = [Stage.MESSAGE if is_to_pass or case.message is not None else Stage.CONNECT]
+    expect = case.expect
+    is_of_a_rule = expect.stage is not None or bool(expect.rule) or expect.action in (*REFUSING, *DISPOSING)
+    stages = [Stage.CONNECT if is_of_a_rule and case.message is None else Stage.MESSAGE]
     stages += stages_of(case.given)
     stages += [case.expect.stage] if case.expect.stage else []
     wanted = {case.expect.rule, *case.expect.notes}

@@ -380,6 +380,19 @@ def is_known_at(fact: Fact | Function, stage: Stage) -> bool:
     return ORDER[stage] >= ORDER[fact.stage]
 
 
+_VARYING = frozenset(
+    {
+        "recipients.count", "session.errors", "session.transactions", "session.direction", "session.tls.active",
+        "session.tls.version", "session.tls.cipher", "score", "marks",
+    }
+)  # fmt: skip
+
+
+def is_varying(key: str) -> bool:
+    """Another value at another stage, or for another recipient?"""
+    return key in _VARYING or key.startswith("rate(") or of_recipient(key)
+
+
 def of_recipient(key: str) -> bool:
     """Does the fact of this key differ from recipient to recipient? A message rule over it is judged for each."""
     return key.startswith(("recipient.", 'rate("recipient"')) or key == "session.direction"

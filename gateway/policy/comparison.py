@@ -103,6 +103,8 @@ def _check_alike(source: Source, left: Node, right: Node, expr: ast.expr) -> Non
 
 
 def _check_word(source: Source, words: tuple[str, ...], value: object, expr: ast.expr) -> None:
+    if words and value is None:
+        raise source.error(expr, "it is never none" + (': write "none" in quotes' if "none" in words else ""))
     if words and isinstance(value, str) and value not in words:
         raise source.error(expr, f"`{value}` is none of {', '.join(words)}{suggestion(value, words)}")
 

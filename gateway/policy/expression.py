@@ -183,7 +183,7 @@ class _Compiler:
         is_plain_literal = found.constant is not ... and found.kind is not Kind.BOOL
         is_written_list = found.kind is Kind.LIST and (found.literals is not None or found.entries is not None)
         is_sum = isinstance(node, ast.BinOp) or (isinstance(node, ast.UnaryOp) and isinstance(node.op, ast.USub))
-        if is_written_list or is_plain_literal or found.kind is Kind.IP or is_sum:
+        if is_written_list or is_plain_literal or found.kind is Kind.IP or is_sum or found.words:
             raise self.source.error(node, "this is always true or always false here; compare it with something")
         return found.run
 

@@ -85,9 +85,10 @@ def rehearse(
     *,
     message: bytes | None = None,
     fetch: Callable[[Need], Found] = neutral,
+    at: Callable[[Stage], Mapping[str, Found]] | None = None,
     full: bool = False,
 ) -> Rehearsal:
-    """Stages up to `last`. given: facts by key; message: octets for the message stage."""
+    """Stages up to `last`. given: facts by key; at: those of a stage, where they differ; message: a whole one."""
     layers = new_layers()
     score, marks = given.get("score"), given.get("marks")
     layers[0].score = score if isinstance(score, int | float) else 0.0
@@ -96,7 +97,8 @@ def rehearse(
     decisions: list[Decision] = []
     disposed: Decision | None = None
     for stage in STAGES[: ORDER[last] + 1]:
-        decision = decide(policy, stage, context.anew(), fetch, full=full)
+        own = context.anew() if at is None else context.anew(given=at(stage))
+        decision = decide(policy, stage, own, fetch, full=full)
         decisions.append(decision)
         if decision.verdict.refuses:
             disposed = decision

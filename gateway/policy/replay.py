@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from gateway.core.verdict import REFUSING, Action, Guard, Stage
-from gateway.policy.catalogue import DERIVED, FACTS, of_recipient
-from gateway.policy.context import Context, Need, later
+from gateway.policy.catalogue import DERIVED, FACTS, is_varying, of_recipient
+from gateway.policy.context import ORDER, STAGES, Context, Need, later
 from gateway.policy.rehearsal import Rehearsal, Surroundings, rehearse, rehearsed_context
 from gateway.policy.rules import Policy
 from gateway.policy.values import PENDING, UNKNOWN, Found
@@ -69,41 +69,98 @@ class Replayed:
 
 
 def replay(policy: Policy, record: Mapping[str, Any], look_up: LookUp | None = None) -> Iterator[Replayed]:
-    """record: a transaction's data as the recorder wrote it. Each of its recipients in turn.
+    """record: a transaction's data as the recorder wrote it. Each of its recipients in turn; nothing for what was no
+    transaction (a command that was refused outside of any).
 
     look_up: learns today what was not recorded, or raises NotRecorded for what today does not know either.
     """
-    last = _last_stage(record)
-    for recipient in record["recipients"] or [""]:
-        name = record["queue_id"] or _decision_id(record, recipient) or record["session"]
-        before = _before(record, recipient)
-        if _is_exempt(record, recipient):
-            yield Replayed(name, recipient, before, before)
+    recipients = list(dict.fromkeys(record["recipients"]))
+    if not recipients and not any(each["action"] in REFUSING for each in record["decisions"]):
+        return
+    for recipient in recipients or [""]:
+        past = _Past(record, recipient)
+        if past.is_exempt:
+            yield Replayed(past.name, recipient, past.before, past.before)
             continue
         try:
-            after = _after(policy, record, recipient, last, look_up)
+            after = _after(policy, past, look_up)
         except NotRecorded as error:
-            yield Replayed(name, recipient, before, None, str(error.args[0]))
+            yield Replayed(past.name, recipient, past.before, None, str(error.args[0]))
         else:
-            yield Replayed(name, recipient, before, after)
+            yield Replayed(past.name, recipient, past.before, after)
 
 
-def facts_of(record: Mapping[str, Any], recipient: str) -> RecordedFacts:
-    """All that was known when this recipient's mail was judged."""
-    found = RecordedFacts(_envelope(record))
-    layers: list[Mapping[str, Any]] = [record.get("background", {}), record["facts"]]
-    decisions = _decisions_for(record, recipient)
-    layers += [each.get(part, {}) for each in decisions for part in ("background", "facts")]
-    for layer in layers:
-        for key, value in layer.items():
-            if key not in _GIVEN_BY_RULES:
-                found[key] = _value(value)
-    found["recipient.address"] = recipient
-    if not any(each["recipient"] for each in decisions):
-        # Only what another recipient showed is at hand: that says nothing of this one.
-        for key in [key for key in found if of_recipient(key) and key != "recipient.address"]:
-            del found[key]
-    return found
+def explain_record(policy: Policy, record: Mapping[str, Any], recipient: str) -> tuple[Rehearsal, tuple[str, ...]]:
+    """Each rule that a policy tries on what was recorded, and the keys of facts that it asks for and were not."""
+    past = _Past(record, recipient)
+    lacking: dict[str, None] = {}
+
+    def lack(need: Need) -> Found:
+        lacking[need.key] = None
+        return UNKNOWN
+
+    found = rehearse(policy, past.envelope, _NO_RULES, past.last, fetch=lack, at=past.facts_at, full=True)
+    return found, tuple(lacking)
+
+
+class _Past:
+    """One recipient of a recorded transaction. decisions: those that were about it, of several tries the last."""
+
+    def __init__(self, record: Mapping[str, Any], recipient: str) -> None:
+        self.record, self.recipient = record, recipient
+        found: dict[tuple[str, bool], Mapping[str, Any]] = {}
+        for each in record["decisions"]:
+            if not each["recipients"] or recipient in each["recipients"]:
+                found[each["stage"], each["rule"] in _NO_STAGE] = each
+        self.decisions = sorted(found.values(), key=lambda each: ORDER[Stage(each["stage"])])
+        self.envelope = RecordedFacts(_envelope(record) | {"recipient.address": recipient})
+        self.last = later(Stage.CONNECT, *(Stage(each["stage"]) for each in self.decisions))
+
+    @property
+    def name(self) -> str:
+        """For `smarthost trace`."""
+        ids = (each["id"] for each in self.decisions if each["id"])
+        return self.record["queue_id"] or next(ids, "") or str(self.record["session"])
+
+    @property
+    def is_exempt(self) -> bool:
+        """A local postmaster was asked about at RCPT though an earlier stage had refused: that was not for it."""
+        early = (Stage.CONNECT, Stage.HELO, Stage.SENDER)
+        refused = any(each["stage"] in early and each["action"] in REFUSING for each in self.decisions)
+        return refused and any(each["recipients"] for each in self.decisions)
+
+    @property
+    def guard(self) -> Mapping[str, Any] | None:
+        return next((each for each in self.decisions if each["rule"] in list(Guard)), None)
+
+    @property
+    def before(self) -> Outcome:
+        """The first refusal that this recipient met; else what kept the message back; else accepted."""
+        disposed = Outcome(Action.ACCEPT.value, "")
+        for each in self.decisions:
+            if each["action"] in REFUSING:
+                return Outcome(each["action"], each["rule"])
+            if each["action"] != Action.ACCEPT:
+                disposed = Outcome(each["action"], each["rule"])
+        return disposed
+
+    def facts_at(self, stage: Stage) -> RecordedFacts:
+        """What was known when this recipient's mail was judged there."""
+        found = RecordedFacts(self.envelope)
+        if stage is Stage.CONNECT and self.record["listener"] == "smtp" and self.record["tls"]:
+            for key in [key for key in found if key.startswith("session.tls.")]:
+                found[key] = PENDING  # STARTTLS came later, or came with a sign-in: who knows
+        for layer in (self.record.get("background", {}), self.record["facts"]):
+            found.update((key, _value(value)) for key, value in layer.items() if not is_varying(key))
+        for each in self.decisions:
+            is_there = each["stage"] == stage
+            for part in ("background", "facts"):
+                for key, value in each.get(part, {}).items():
+                    # Of the recipient what RCPT showed is true at the end of data too; the rest is of its moment.
+                    is_lasting = not is_varying(key) or (of_recipient(key) and not key.startswith("rate("))
+                    if (is_there or is_lasting) and key not in _GIVEN_BY_RULES:
+                        found[key] = _value(value)
+        return found
 
 
 def _envelope(record: Mapping[str, Any]) -> dict[str, Found]:
@@ -111,6 +168,7 @@ def _envelope(record: Mapping[str, Any]) -> dict[str, Found]:
     return {
         "client.ip": record["client"],
         "client.port": record["port"],
+        "client.trusted": record["trusted"],
         "session.listener": record["listener"],
         "session.tls.active": record["tls"] is not None,
         "session.tls.version": record["tls"],
@@ -135,73 +193,31 @@ def _value(value: object) -> Found:
             return str(value)
 
 
-def _last_stage(record: Mapping[str, Any]) -> Stage:
-    return later(Stage.CONNECT, *(Stage(each["stage"]) for each in record["decisions"]))
-
-
-def _decisions_for(record: Mapping[str, Any], recipient: str) -> list[Mapping[str, Any]]:
-    return [each for each in record["decisions"] if not each["recipient"] or recipient in each["recipient"].split(" ")]
-
-
-def _decision_id(record: Mapping[str, Any], recipient: str) -> str:
-    return next((each["id"] for each in _decisions_for(record, recipient) if each["id"]), "")
-
-
-def _is_exempt(record: Mapping[str, Any], recipient: str) -> bool:
-    """A local postmaster was asked about at RCPT though an earlier stage had refused: that refusal was not for it."""
-    early = (Stage.CONNECT, Stage.HELO, Stage.SENDER)
-    refused = any(each["stage"] in early and each["action"] in REFUSING for each in record["decisions"])
-    return refused and any(
-        each["recipient"] and recipient in each["recipient"].split(" ") for each in record["decisions"]
-    )
-
-
-def _before(record: Mapping[str, Any], recipient: str) -> Outcome:
-    """The first refusal that this recipient met; else what kept the message back; else accepted."""
-    disposed = Outcome(Action.ACCEPT.value, "")
-    for each in _decisions_for(record, recipient):
-        action = each["action"]
-        if action in REFUSING:
-            return Outcome(action, each["rule"])
-        if action != Action.ACCEPT:
-            disposed = Outcome(action, each["rule"])
-    return disposed
-
-
-def explain_record(policy: Policy, record: Mapping[str, Any], recipient: str) -> tuple[Rehearsal, tuple[str, ...]]:
-    """Each rule that a policy tries on what was recorded, and the keys of facts that it asks for and were not."""
-    lacking: dict[str, None] = {}
-
-    def lack(need: Need) -> Found:
-        lacking[need.key] = None
-        return UNKNOWN
-
-    found = rehearse(policy, facts_of(record, recipient), _NO_RULES, _last_stage(record), fetch=lack, full=True)
-    return found, tuple(lacking)
-
-
-def _after(policy: Policy, record: Mapping[str, Any], recipient: str, last: Stage, look_up: LookUp | None) -> Outcome:
-    facts = facts_of(record, recipient)
+def _after(policy: Policy, past: _Past, look_up: LookUp | None) -> Outcome:
+    """A guard's word stands whatever the rules say, unless they refuse before it."""
 
     def fetch(need: Need) -> Found:
         if look_up is None:
             raise NotRecorded(need.key)
-        return look_up(need, rehearsed_context(facts, _NO_RULES))
+        return look_up(need, rehearsed_context(past.envelope, _NO_RULES))
 
-    found = rehearse(policy, facts, _NO_RULES, last, fetch=fetch)
+    guard, last = past.guard, past.last
+    if guard is not None and guard["rule"] in _NO_STAGE:
+        last = STAGES[ORDER[Stage(guard["stage"])] - 1]  # there the rules of the stage were not asked
+    found = rehearse(policy, past.envelope, _NO_RULES, last, fetch=fetch, at=past.facts_at)
     if found.action not in REFUSING:
-        guard = _guard(record, recipient, facts)
         if guard is not None:
-            return guard
+            return Outcome(guard["action"], guard["rule"])
+        if _is_foreign(past):
+            return Outcome(Action.REJECT.value, Guard.RELAY.value)
     return Outcome(found.action.value, "" if found.action is Action.ACCEPT else found.rule)
 
 
-def _guard(record: Mapping[str, Any], recipient: str, facts: RecordedFacts) -> Outcome | None:
-    """What holds whatever the rules say: a guard's refusal then, and no relaying for strangers now."""
-    for each in _decisions_for(record, recipient):
-        if each["rule"] in list(Guard):
-            return Outcome(each["action"], each["rule"])
-    is_foreign = facts.get("recipient.is_local") is False and facts.get("recipient.is_relayed") is False
-    if is_foreign and not record["trusted"] and not record["user"]:
-        return Outcome(Action.REJECT.value, Guard.RELAY.value)
-    return None
+def _is_foreign(past: _Past) -> bool:
+    """No relaying for strangers, whatever a candidate lets pass."""
+    facts, record = past.facts_at(Stage.RECIPIENT), past.record
+    is_elsewhere = facts.get("recipient.is_local") is False and facts.get("recipient.is_relayed") is False
+    return is_elsewhere and not record["trusted"] and not record["user"]
+
+
+_NO_STAGE = (Guard.OWN_NAME.value, Guard.HOPS.value)  # these guards come before the rules of their stage

@@ -70,7 +70,7 @@ class Intake:
         Aliases are expanded here, so each row is somebody who will get it. Raises what the store does.
         """
         now = self._clock.now()
-        copies = _copies(parts)
+        copies = self._copies(parts)
         found = tuple((new_id(), part) for part in (*parts, *([] if copies is None else [copies])))
         only = str(envelope.recipients[0].forward_path) if len(envelope.recipients) == 1 else ""
         messages = [
@@ -148,6 +148,22 @@ class Intake:
         self._expand(wanted, found, is_routed=bool(_route(part.handling.effects)))
         return tuple(found.values())
 
+    def _copies(self, parts: tuple[Part, ...]) -> Part | None:
+        """Who gets a blind copy, but for those who get the message anyway; a copy's failure bothers nobody."""
+        effects = [effect for part in parts for effect in part.handling.effects]
+        wanted = dict.fromkeys(effect.address for effect in effects if isinstance(effect, Bcc))
+        if not wanted:
+            return None
+        delivered = (part for part in parts if part.handling.disposition is None)
+        reached = {str(to.forward_path).lower() for part in delivered for to in self._recipients(part)}
+        found: dict[str, NewRecipient] = {}
+        self._expand(tuple(Recipient(parse_mailbox(address), "", _NEVER) for address in wanted), found)
+        copies = [to for to in found.values() if str(to.forward_path).lower() not in reached]
+        if not copies:
+            return None
+        kept = tuple(e for e in dict.fromkeys(effects) if isinstance(e, AddHeader | TagSubject | RequireTls))
+        return Part(tuple(Recipient(to.forward_path, to.orcpt, to.notify) for to in copies), Handling(kept))
+
     def _expand(
         self, recipients: tuple[Recipient, ...], found: dict[str, NewRecipient], *, is_routed: bool = False
     ) -> None:
@@ -161,23 +177,6 @@ class Intake:
                 orcpt = recipient.orcpt or ("" if target == str(path) else f"rfc822;{path}")
                 key = target.lower() if self._directory.is_local(path.domain) else target
                 found.setdefault(key, NewRecipient(parse_mailbox(target), orcpt, recipient.notify))
-
-
-def _copies(parts: tuple[Part, ...]) -> Part | None:
-    """Who gets a blind copy, but for those who get the message anyway; a copy's failure bothers nobody."""
-    reached = {
-        str(recipient.forward_path).lower()
-        for part in parts
-        if part.handling.disposition is None and not any(isinstance(each, Redirect) for each in part.handling.effects)
-        for recipient in part.recipients
-    }
-    effects = [effect for part in parts for effect in part.handling.effects]
-    wanted = dict.fromkeys(effect.address for effect in effects if isinstance(effect, Bcc))
-    copies = [Recipient(parse_mailbox(address), "", _NEVER) for address in wanted if address.lower() not in reached]
-    if not copies:
-        return None
-    kept = tuple(effect for effect in dict.fromkeys(effects) if isinstance(effect, AddHeader | TagSubject))
-    return Part(tuple(copies), Handling(kept))
 
 
 def _route(effects: tuple[Effect, ...]) -> str:

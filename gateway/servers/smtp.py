@@ -96,7 +96,9 @@ class SmtpDriver:
         self._service = service
         shadow = None
         if service.shadow is not None:
-            shadow = Shadow(service.shadow, service.source, service.settings.shadow_lookups, service.metrics)
+            shadow = Shadow(
+                service.shadow, service.policy.facts, service.source, service.settings.shadow_lookups, service.metrics
+            )
         self._judge = SessionJudge(service.policy, service.source, service.metrics, shadow)
         self._gauges = gauges
         self._log = _LOG
@@ -116,9 +118,9 @@ class SmtpDriver:
         self._kept = None
         if session.tls is not None:
             self._count_tls(session)
+        self._judge.begin(Stage.CONNECT)
         if session.is_submission and session.user is None:
             return None  # both early stages run once it is known who this is
-        self._judge.begin(Stage.CONNECT)
         answer = await self._early_stage(Stage.CONNECT, session)
         self._service.memory.connected(self._judge.policy, self._context(session))
         return answer
@@ -213,7 +215,7 @@ class SmtpDriver:
             context = self._context(session)
             context.reverse_path = arguments.reverse_path
             decision = await self._judge.decide(Stage.SENDER, context)
-            self._record.add_decision(decision, "", context)
+            self._record.add_decision(decision, (), context)
             if decision.verdict.refuses:
                 if self._service.settings.answer_early:
                     return decision.verdict.reply
@@ -234,8 +236,10 @@ class SmtpDriver:
         context.recipient_count = len(envelope.recipients)
         decision = await self._judge.recipient(context)
         if not decision.verdict.refuses:
-            decision = self._relay_guard(session, envelope, path) or decision
-        self._record.add_decision(decision, str(path), context)
+            guarded = self._relay_guard(session, envelope, path)
+            # The guard's word, on what the rules have seen.
+            decision = decision if guarded is None else replace(decision, id=guarded.id, verdict=guarded.verdict)
+        self._record.add_decision(decision, (str(path),), context)
         is_accepted = decision.verdict.reply is None
         await self._service.memory.tried_recipient(self._judge.policy, context, is_accepted=is_accepted)
         if decision.verdict.reply is not None:
@@ -282,8 +286,10 @@ class SmtpDriver:
                     judged, header, blob = await self._judge_message(session, envelope, spooled, facts)
             except TimeoutError:
                 judged, header, blob = Judged([], MESSAGE_TIMEOUT, ()), Header((), 0, True), None
-            for decision, recipient, seen in judged.decisions:
-                self._record.add_decision(decision, recipient, seen)
+            await self._judge.beside(judged, envelope.recipients)
+            for decision, numbers, seen in judged.decisions:
+                names = tuple(str(envelope.recipients[number].forward_path) for number in numbers)
+                self._record.add_decision(decision, names, seen)
             if judged.refusal is not None or blob is None:
                 content.discard()
                 refusal = judged.refusal or LOCAL_ERROR
@@ -333,7 +339,8 @@ class SmtpDriver:
         if hops > self._service.settings.hops:
             answer = reply(554, "5.4.6", f"Mail loop: {hops} Received fields")
             decision = self._guard(Stage.MESSAGE, Guard.HOPS, answer)
-            return Judged([(decision, "", None)], decision.verdict.reply, ()), header, blob
+            everybody = tuple(range(len(envelope.recipients)))
+            return Judged([(decision, everybody, None)], decision.verdict.reply, ()), header, blob
         context = self._context(session)
         context.reverse_path = envelope.reverse_path
         context.recipient_count = len(envelope.recipients)
@@ -410,6 +417,8 @@ class SmtpDriver:
     ) -> None:
         """Write the record of what went on and begin a new one."""
         record, self._record = self._record, TransactionRecord()
+        if record.sender is None and record.decisions:
+            record.begin_with(self._early)
         self._kept_sender = None
         session = self._last_session
         if session is None or not record.is_worth_keeping:

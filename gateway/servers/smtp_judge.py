@@ -16,6 +16,7 @@ from gateway.policy.context import ORDER, Context, Layer, layers_from, new_layer
 from gateway.policy.effects import MAX_DELAY_S
 from gateway.policy.engine import judge
 from gateway.policy.rules import Policy
+from gateway.policy.values import PENDING, Found
 from gateway.queue.intake import Handling, Part
 from gateway.servers.facts import FactSource
 from gateway.servers.smtp_shadow import Shadow
@@ -24,9 +25,9 @@ from gateway.telemetry.metrics import Metrics
 
 @dataclass(slots=True)
 class Judged:
-    """What the message stage came to. decisions: each with the recipients it is about, "" for all, and what it saw."""
+    """What the message stage came to. decisions: each with the numbers of its recipients, and what it saw."""
 
-    decisions: list[tuple[Decision, str, Context | None]]
+    decisions: list[tuple[Decision, tuple[int, ...], Context | None]]
     refusal: Reply | None
     parts: tuple[Part, ...]
 
@@ -113,7 +114,7 @@ class SessionJudge:
         for number, recipient in enumerate(recipients):
             groups.setdefault(self._telling(context, recipient, self._recipients[number], asked), []).append(number)
         shared = Layer()  # what is learnt of the message is learnt once for all groups
-        decisions: list[tuple[Decision, str, Context | None]] = []
+        decisions: list[tuple[Decision, tuple[int, ...], Context | None]] = []
         handlings: dict[int, tuple[Decision, Handling]] = {}
         for numbers in groups.values():
             own = self._for_recipient(context, recipients[numbers[0]], self._recipients[numbers[0]])
@@ -121,36 +122,32 @@ class SessionJudge:
             own.layers[-1].learnt = dict(shared.learnt)
             decision = await self._counted(Stage.MESSAGE, own)
             shared = own.layers[-1]
-            names = [str(recipients[number].forward_path) for number in numbers]
-            decisions.append((decision, "" if len(groups) == 1 else " ".join(names), own))
+            decisions.append((decision, tuple(numbers), own))
             for number in numbers:
                 layers = (*self.layers[:3], self._recipients[number], own.layers[-1])
                 handlings[number] = (decision, _handling(layers))
-        if self._shadow is not None:
-            decisions = await self._beside(self._shadow, recipients, decisions)
         await _wait([decision for decision, _, _ in decisions])
         refusal = _merged([decision.verdict for decision, _, _ in decisions])
         parts = () if refusal is not None else _parts(recipients, handlings)
         return Judged(decisions, refusal, parts)
 
-    @staticmethod
-    async def _beside(
-        shadow: Shadow, recipients: tuple[Recipient, ...], decisions: list[tuple[Decision, str, Context | None]]
-    ) -> list[tuple[Decision, str, Context | None]]:
-        """The same with what the shadow policy says of a recipient of each group, if that is something else."""
-        names = [str(recipient.forward_path) for recipient in recipients]
-        lived: dict[int, tuple[Decision, Context]] = {}
-        for decision, group, context in decisions:
-            members = set(group.split(" ")) if group else set(names)
-            if context is not None:
-                lived.update({number: (decision, context) for number, name in enumerate(names) if name in members})
-        found = await shadow.message(recipients, lived)
-        told = {lived[number][0].id or id(lived[number][0]): verdict for number, verdict in reversed(found.items())}
-        out: list[tuple[Decision, str, Context | None]] = []
-        for decision, group, context in decisions:
-            other = told.get(decision.id or id(decision))
-            out.append((decision if other is None else decision.beside(other), group, context))
-        return out
+    async def beside(self, judged: Judged, recipients: tuple[Recipient, ...]) -> None:
+        """Notes with each decision what the shadow policy says of one of its recipients, if that is something else. The
+        verdict stands already, and has its own time.
+        """
+        if self._shadow is None:
+            return
+        lived = {
+            number: (decision, context)
+            for decision, numbers, context in judged.decisions
+            for number in numbers
+            if context is not None
+        }
+        found = await self._shadow.message(recipients, lived)
+        for at, (decision, numbers, context) in enumerate(judged.decisions):
+            other = next((found[number] for number in numbers if number in found), None)
+            if other is not None:
+                judged.decisions[at] = (decision.beside(other), numbers, context)
 
     def _telling(self, context: Context, recipient: Recipient, layer: Layer, asked: tuple[str, ...]) -> object:
         """What message rules can tell this recipient from others by."""
@@ -158,12 +155,15 @@ class SessionJudge:
         if not asked:
             return given
         own = self._for_recipient(context, recipient, layer)
-        values = []
+        values: list[Found] = []
         for key in asked:
             fact = FACTS.get(key)
             if fact is None or fact.read is None:
                 return recipient.forward_path  # to be fetched: each is a group of its own
-            values.append(fact.read(own))
+            value = fact.read(own)
+            if value is PENDING:
+                return recipient.forward_path
+            values.append(value)
         return (*given, *values)
 
     def _for_recipient(self, context: Context, recipient: Recipient, layer: Layer) -> Context:

@@ -8,8 +8,8 @@ from gateway.core.reply import Reply
 from gateway.core.transaction import Session
 from gateway.core.verdict import DISPOSING, Action, Decision, Stage
 from gateway.message.header import Header
-from gateway.policy.catalogue import DERIVED, FACTS, SCAN, declared
-from gateway.policy.context import Context
+from gateway.policy.catalogue import DERIVED, FACTS, SCAN, declared, is_varying
+from gateway.policy.context import ORDER, Context
 from gateway.policy.values import PENDING, UNKNOWN
 from gateway.queue.intake import Handling, Part
 from gateway.telemetry.recorder import Recorder
@@ -19,10 +19,10 @@ MAX_NOTES = 500  # decisions and refusals kept of one transaction
 
 @dataclass(frozen=True, slots=True)
 class Noted:
-    """A decision, the recipient it was for or "", and what it was taken on (a guard's: nothing)."""
+    """A decision, the recipients it was for (none before RCPT), and what it was taken on (a guard's: nothing)."""
 
     decision: Decision
-    recipient: str
+    recipients: tuple[str, ...]
     context: Context | None
 
 
@@ -38,14 +38,21 @@ class TransactionRecord:
     size: int = 0
     parts: list[dict[str, object]] = field(default_factory=list)  # of an accepted message
 
-    def add_decision(self, decision: Decision, recipient: str = "", context: Context | None = None) -> None:
+    def add_decision(
+        self, decision: Decision, recipients: tuple[str, ...] = (), context: Context | None = None
+    ) -> None:
         if len(self.decisions) < MAX_NOTES:
-            self.decisions.append(Noted(decision, recipient, context))
+            self.decisions.append(Noted(decision, recipients, context))
+
+    def begin_with(self, early: "TransactionRecord") -> None:
+        """What was decided of the connection, where no MAIL has brought it here."""
+        own = {id(noted.decision) for noted in self.decisions}
+        self.decisions = [*(noted for noted in early.decisions if id(noted.decision) not in own), *self.decisions]
 
     def replace_decision(self, decision: Decision, context: Context | None) -> None:
         """The newest of its stage counts: a client may greet again and again."""
         self.decisions = [other for other in self.decisions if other.decision.stage is not decision.stage]
-        self.decisions.append(Noted(decision, "", context))
+        self.decisions.append(Noted(decision, (), context))
 
     def add_refusal(self, verb: str, answer: Reply, decision_id: str) -> None:
         if len(self.refusals) < MAX_NOTES:
@@ -108,8 +115,9 @@ class TransactionRecord:
 
 
 class _Told:
-    """The facts of a transaction, each once. facts: looked at by rules; background: free ones that no rule asked for,
-    so that a candidate policy may; fetched: by which check, and how old it was then.
+    """The facts of a transaction, each once, but for those that differ by stage or recipient, which stand with each
+    decision. facts: looked at by rules; background: at hand and asked for by none, so that a candidate policy may;
+    fetched: by which check, and how old it was then.
     """
 
     def __init__(self) -> None:
@@ -126,7 +134,7 @@ class _Told:
             "stage": decision.stage.value,
             "action": decision.verdict.action.value,
             "rule": decision.verdict.rule,
-            "recipient": noted.recipient,
+            "recipients": list(noted.recipients),
             "reply": str(decision.verdict.reply) if decision.verdict.reply else None,
             "trail": [[step.rule, step.action.value, step.matched.value] for step in decision.trail],
         }
@@ -151,7 +159,7 @@ class _Told:
         own: dict[str, object] = {}
         for key, value in facts.items():
             shown = {"unknown": True} if value is UNKNOWN else value
-            if common.setdefault(key, shown) != shown:
+            if is_varying(key) or common.setdefault(key, shown) != shown:
                 own[key] = shown
         return own
 
@@ -172,12 +180,13 @@ def _unasked(decision: Decision, context: Context) -> dict[str, object]:
     return {name: value for name, value in found if value is not PENDING}
 
 
+_MOMENTARY = frozenset({"session.errors", "session.transactions", "recipients.count"})  # asked for at each stage
 _AT_HAND = {
     stage: [
         (fact.name, fact.read)
         for fact in FACTS.values()
-        if fact.stage is stage
-        and fact.read is not None
+        if fact.read is not None
+        and (fact.stage is stage or (fact.name in _MOMENTARY and ORDER[fact.stage] < ORDER[stage]))
         and fact.cost < SCAN
         and not fact.is_live
         and fact.name not in DERIVED

@@ -4,9 +4,11 @@ It sees the facts that the live policy has fetched, and may have a few look-ups 
 marks, changes nothing, is never waited for by a rule's delay, and whatever happens in it the live answer stands.
 """
 
+import asyncio
+
 from gateway.core.transaction import Recipient
 from gateway.core.verdict import Decision, Delay, Effect, ShadowVerdict, Stage, Verdict
-from gateway.policy.catalogue import SCAN, WAIT
+from gateway.policy.catalogue import SCAN, STATE, WAIT
 from gateway.policy.context import ORDER, Context, Layer, Need, layers_from, new_layers
 from gateway.policy.engine import judge
 from gateway.policy.rules import Policy
@@ -16,6 +18,7 @@ from gateway.telemetry import log
 from gateway.telemetry.metrics import Metrics
 
 MAX_GROUPS = 50  # recipients of a message that are judged apart
+RUN_S = 5.0  # of one run with its look-ups
 
 _log = log.get("shadow")
 
@@ -25,10 +28,15 @@ class Undecided(Exception):
 
 
 class Shadow:
-    """For one session. lookups: how many of its own in a transaction."""
+    """For one session. live_facts: those that the live policy may ask for; lookups: how many of its own in a
+    transaction.
+    """
 
-    def __init__(self, policy: Policy, source: FactSource, lookups: int, metrics: Metrics) -> None:
+    def __init__(
+        self, policy: Policy, live_facts: frozenset[str], source: FactSource, lookups: int, metrics: Metrics
+    ) -> None:
         self._policy = policy
+        self._live_facts = live_facts
         self._source = source
         self._lookups = self._left = lookups
         self._metrics = metrics
@@ -78,21 +86,22 @@ class Shadow:
     ) -> dict[int, ShadowVerdict]:
         """lived: the live decision for each recipient, and what it was taken on. Returns what differs."""
         found: dict[int, ShadowVerdict] = {}
-        seen: dict[object, Decision | ShadowVerdict] = {}
+        seen: dict[object, ShadowVerdict | None] = {}
         for number, recipient in enumerate(recipients):
             layer = self._recipients[number] if number < len(self._recipients) else None
-            if self._over is not None or layer is None:
+            if self._over is not None or layer is None or number not in lived:
                 continue
             live, context = lived[number]
             is_alike = not self._policy.recipient_facts_at_message
-            key = (layer.score, layer.marks, None if is_alike else recipient.forward_path)
+            key = (id(live), layer.score, layer.marks, None if is_alike else number)
             if key not in seen:
                 if len(seen) >= MAX_GROUPS:
                     break
                 own = context.anew(recipient=recipient.forward_path)
                 layers = (*self._layers[:3], layer, Layer())
-                seen[key] = await self._run(Stage.MESSAGE, own, layers) or self._undecided
-            difference = self._difference(live, seen[key])
+                decision = await self._run(Stage.MESSAGE, own, layers)
+                seen[key] = self._difference(live, decision or self._undecided)
+            difference = seen[key]
             if difference is not None:
                 found[number] = difference
         return found
@@ -106,12 +115,15 @@ class Shadow:
         own = context.anew(layers=layers)
         judgement = judge(self._policy, stage, own)
         try:
-            need = next(judgement)
-            while True:
-                need = judgement.send(await self._find(need, own, context))
+            async with asyncio.timeout(RUN_S):
+                need = next(judgement)
+                while True:
+                    need = judgement.send(await self._find(need, own, context))
         except StopIteration as done:
             decision: Decision = done.value
             return decision
+        except TimeoutError:
+            self._undecided = ShadowVerdict("undecided", "time")
         except Undecided as error:
             self._undecided = ShadowVerdict("undecided", str(error.args[0]))
         except Exception as error:
@@ -120,10 +132,12 @@ class Shadow:
         return None
 
     async def _find(self, need: Need, own: Context, live: Context) -> Found:
-        for layer in live.layers:
-            if need.key in layer.known:
-                return layer.known[need.key]
-        if self._left <= 0 or need.cost in (WAIT, SCAN):
+        known = live.layers[ORDER[need.stage]].known
+        if need.key in known:
+            return known[need.key]
+        # What the live policy does not ask for nobody counts, and a client waits for one policy only.
+        is_idle = need.cost == STATE and need.key not in self._live_facts
+        if self._left <= 0 or is_idle or need.cost in (WAIT, SCAN):
             raise Undecided(need.key)
         self._left -= 1
         return await self._source.fetch(need, own)

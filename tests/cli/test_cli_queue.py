@@ -142,7 +142,7 @@ def traced(cli: Cli) -> Cli:
         "decisions": [
             {
                 "stage": "recipient",
-                "recipient": "bob@x.example",
+                "recipients": ["bob@x.example"],
                 "action": "accept",
                 "rule": "own",
                 "reply": "",

@@ -91,7 +91,7 @@ def answer(
         (NAMELESS, {}, "450 4.7.1 Greylisted"),
         (NAMELESS, {"helo": "nowhere.test"}, "450 4.7.1 Greylisted"),
         (FORGER, {}, "250 "),
-        (FORGER, {"sender": "alice@example.org"}, "550 5.1.8"),
+        (FORGER, {"sender": "alice@example.org"}, "450 4.7.1 Greylisted"),
         (FORGER, {"sender": "a@strict.test"}, "250 "),
         (GOOD, {"sender": "a@strict.test"}, "450 4.7.1 Greylisted"),
         (FRIEND, {"sender": "a@strict.test"}, "250 "),

@@ -547,7 +547,7 @@ def test_all_rejected_or_any_deferred_is_a_refusal_and_nothing_is_stored(
     judged = [decision for decision in found["decisions"] if decision["stage"] == "message"]  # type: ignore[attr-defined]
     assert len(judged) == len(recipients)
     if len(recipients) > 1:
-        assert [decision["recipient"] for decision in judged] == list(recipients)
+        assert [decision["recipients"] for decision in judged] == [[recipient] for recipient in recipients]
 
 
 def test_a_message_rule_may_give_each_recipient_a_header_of_its_own(judging: Gateway) -> None:

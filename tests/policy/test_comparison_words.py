@@ -32,7 +32,7 @@ def test_a_word_that_the_fact_never_is(condition: str, message: str) -> None:
 @pytest.mark.parametrize(
     "condition",
     [
-        'greylist.state == "passed"', 'client.reverse_dns in ["fail", "none"]', "client.reverse_dns == none",
+        'greylist.state == "passed"', 'client.reverse_dns in ["fail", "none"]', "client.reverse_dns == client.name",
         'greylist.state == lower("New")', "session.listener == session.direction", 'client.name == "anything"',
     ],
 )  # fmt: skip
