@@ -1,7 +1,7 @@
 """greylist.state: has somebody of this domain, or of this network with this sender domain, been here and waited?
 
-Where SPF says that the client may send for the domain, the domain alone is the key, so that a big sender's pool of
-hosts is delayed once. Local parts and recipients are never part of it.
+Where SPF says that the client may send for the domain, the domain alone is a key too, so that a big sender's pool of
+hosts is delayed once. Local parts and recipients are never part of one.
 """
 
 import time
@@ -44,7 +44,10 @@ class Greylist:
         self._settings = settings
 
     async def fetch(self, need: Need, context: Context) -> Found:
-        return self._state(await self._store.find(await self._key(context)), time.time())
+        await self._spf.result(context)
+        now = time.time()
+        states = [self._state(await self._store.find(key), now) for key in self._keys(context)]
+        return max(states, key=_ORDER.index)
 
     def _state(self, seen: Seen | None, now: float) -> str:
         if seen is None or seen.last < now - self._settings.keep_s:
@@ -56,17 +59,23 @@ class Greylist:
         return "passed" if now - seen.first < RETRY_S else "new"
 
     async def happened(self, context: Context) -> None:
-        """A stranger has tried a recipient: noted after the decision, whatever it was."""
-        key, now = await self._key(context), time.time()
-        seen = await self._store.find(key)
-        state = self._state(seen, now)
-        if seen is None or state == "new":
-            await self._store.put(key, Seen(now, now, passed=False))
-        else:
-            await self._store.put(key, Seen(seen.first, now, passed=state == "passed"))
+        """A stranger has tried a recipient: noted after the decision, whatever it was. Nothing is looked up for it."""
+        now = time.time()
+        for key in self._keys(context):
+            seen = await self._store.find(key)
+            state = self._state(seen, now)
+            if seen is None or state == "new":
+                await self._store.put(key, Seen(now, now, passed=False))
+            else:
+                await self._store.put(key, Seen(seen.first, now, passed=state == "passed"))
 
-    async def _key(self, context: Context) -> str:
+    def _keys(self, context: Context) -> list[str]:
         mailbox = context.reverse_path.mailbox if context.reverse_path is not None else None
-        if mailbox is not None and (found := await self._spf.result(context)).result == "pass":
-            return f"spf|{found.domain}"
-        return f"{client_network(context.session.client_ip)}|{mailbox.domain.ascii if mailbox else ''}"
+        keys = [f"{client_network(context.session.client_ip)}|{mailbox.domain.ascii if mailbox else ''}"]
+        found = self._spf.known(context) if mailbox is not None else None
+        if found is not None and found.result == "pass":
+            keys.append(f"spf|{found.domain}")
+        return keys
+
+
+_ORDER = ("new", "waiting", "passed")

@@ -26,15 +26,23 @@ class Spf:
         return (found.domain if need.name == "spf.domain" else found.explanation) or None
 
     async def result(self, context: Context) -> SpfResult:
-        session = context.session
-        sender = "" if context.reverse_path is None else str(context.reverse_path)
-        key = (session.client_ip, session.helo, sender)
-        at, kept = self._kept.get(key, (0.0, None))
-        if kept is not None and time.monotonic() - at < KEPT_S:
+        kept = self.known(context)
+        if kept is not None:
             return kept
+        key = _key(context)
         found = await check_spf(*key, self._resolver)
         self._kept[key] = (time.monotonic(), found)
         self._kept.move_to_end(key)
         while len(self._kept) > MAX_KEPT:
             self._kept.popitem(last=False)
         return found
+
+    def known(self, context: Context) -> SpfResult | None:
+        """What was found out lately."""
+        at, kept = self._kept.get(_key(context), (0.0, None))
+        return kept if time.monotonic() - at < KEPT_S else None
+
+
+def _key(context: Context) -> tuple[str, str, str]:
+    session = context.session
+    return session.client_ip, session.helo, "" if context.reverse_path is None else str(context.reverse_path)
