@@ -12,7 +12,9 @@ import yaml
 from gateway.policy.syntax import ExpressionError, suggestion
 
 MAX_NESTING = 100
-_QUOTED = re.compile(r"'(?:[^']|'')*'" + r'|"(?:[^"\\]|\\.)*"')  # a whole scalar in quotes; `"a" in b` is none
+# A whole scalar in quotes, and a comment; `"a" in b` is none.
+_QUOTED = re.compile(r"""('(?:[^']|'')*'|"(?:[^"\\]|\\.)*")\s*(?:(?<=\s)#.*)?""")
+_TOKEN = re.compile(r"""(?P<comment>(?<=\s)#)|"(?:[^"\\]|\\.)*"|.""")
 MAX_FILE = 4 * 1024 * 1024  # octets
 
 
@@ -30,7 +32,7 @@ class YamlFile:
         # A key with a plain value on its line; `lead` is the indent with the dash of a list.
         self._sentence = re.compile(
             rf"(?P<lead>\s*(?:- +)?)(?P<key>(?:{'|'.join(sentences)}): +)"
-            r"(?P<value>[^\s|>&*!#].*?)(?P<comment>\s+#.*)?\s*"
+            r"(?P<value>[^\s|>&*!#].*)"
         )
         self._has_sentences = bool(sentences)
 
@@ -67,8 +69,9 @@ class YamlFile:
             match = self._sentence.fullmatch(line) if self._has_sentences else None
             is_plain = match is not None and not _QUOTED.fullmatch(match["value"])
             if match is not None and is_plain and following[number] <= len(match["lead"]):
-                quoted = match["value"].replace("'", "''")
-                line = f"{match['lead']}{match['key']}'{quoted}'{match['comment'] or ''}"
+                value = _without_comment(match["value"])
+                quoted = value.rstrip().replace("'", "''")
+                line = f"{match['lead']}{match['key']}'{quoted}' {match['value'][len(value) :]}"
             out.append(line)
         return "\n".join(out) + "\n"
 
@@ -155,6 +158,14 @@ def _nesting(text: str) -> int:
         elif char in "]}" and depth:
             depth -= 1
     return deepest
+
+
+def _without_comment(value: str) -> str:
+    """A `#` after a space begins one, except between double quotes."""
+    for token in _TOKEN.finditer(value):
+        if token["comment"]:
+            return value[: token.start()]
+    return value
 
 
 def _indent_of(line: str) -> int:

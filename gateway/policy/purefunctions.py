@@ -17,6 +17,7 @@ _OPTIONS.log_errors = False
 _OPTIONS.max_mem = 2 << 20  # octets for one pattern's program and cache; more is refused at load
 
 _TEXTS = frozenset({Kind.TEXT, Kind.NONE})
+_WRITTEN = _TEXTS | {Kind.IP}  # an address as it is written
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,7 +83,7 @@ def _ends_with(text: Node, end: Node) -> Evaluate:
 
 PURE = {
     "matches": PureFunction(
-        Kind.BOOL, (_TEXTS, _TEXTS), _matches, "a text and a literal pattern", "does a regular expression match?"
+        Kind.BOOL, (_WRITTEN, _TEXTS), _matches, "a text and a literal pattern", "does a regular expression match?"
     ),
     "starts_with": PureFunction(Kind.BOOL, (_TEXTS, _TEXTS), _starts_with, "a text and a literal text", "its start"),
     "ends_with": PureFunction(Kind.BOOL, (_TEXTS, _TEXTS), _ends_with, "a text and a literal text", "its end"),

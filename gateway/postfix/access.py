@@ -1,19 +1,22 @@
-"""access(5) tables as conditions: which keys are asked for, and in which order, and what stands behind them.
+"""access(5) tables as conditions in the order in which Postfix would find them: the first that holds decides.
 
-Of several keys that fit, the most specific decides. Conditions of one table's results are made to exclude each other.
+Of several keys that fit, the most specific comes first: a whole address, a domain before the domains above it, these
+before a local part; a client's name before its address, a network before the networks around it.
 """
 
 import json
 import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from ipaddress import IPv4Network, IPv6Network, ip_network
+from ipaddress import ip_network
 
 from gateway.core.address import parse_domain, parse_mailbox
 from gateway.postfix.drafts import Drafts, conjunction, disjunction, negation
-from gateway.postfix.tables import Entry, Table, TableKind
+from gateway.postfix.tables import Entry, Pattern, Table, TableKind
 
-MAX_TAGGED = 50  # addresses of one result that are also looked for with a tag
+MAX_RESULTS = 60  # different results of one table; of more the texts are left out
+MAX_CONDITION = 3000  # characters
+MAX_CHUNK = 700  # of one pattern
 _WHOLE = {"client": "client.name", "helo": "helo.name", "sender": "sender.address", "recipient": "recipient.address"}
 
 
@@ -25,104 +28,189 @@ class Manner:
     delimiters: str
 
 
-@dataclass(slots=True)
-class _Keys:
-    """The keys of one result, by what they are."""
+@dataclass(frozen=True, slots=True)
+class Found:
+    """A condition and what stands behind it. unknown_matches: it holds also where its look-up failed."""
 
+    when: str
     result: str
-    addresses: list[str]
-    domains: list[str]
-    locals: list[str]
-    networks: list[str]
-    has_null: bool = False
+    unknown_matches: bool = False
 
 
-def results_of(table: Table, subject: str, name: str, drafts: Drafts, manner: Manner) -> Iterator[tuple[str, str]]:
-    """Condition and result for each result of the table; name: what its lists are called after."""
+def results_of(table: Table, subject: str, name: str, drafts: Drafts, manner: Manner) -> Iterator[Found]:
+    """In their order. name: what lists are called after."""
+    for remark in table.remarks:
+        drafts.remark(f"{table.source}: {remark}")
     match table.kind:
         case TableKind.STATIC:
-            yield "true", table.entries[0].result
+            yield Found("true", table.entries[0].result)
         case TableKind.PATTERNS:
-            yield from _ordered((_pattern_condition(entry, subject), entry.result) for entry in table.entries)
+            facts = ("client.name", "client.ip") if subject == "client" else (_WHOLE[subject],)
+            for fact in facts:  # the name through the whole table, then the address
+                yield from _merged((_pattern_condition(entry, fact), entry.result) for entry in table.entries)
         case TableKind.NETWORKS:
-            yield from _ordered((_network_condition(entry), entry.result) for entry in table.entries)
+            yield from _by_networks(table.entries, name, drafts)
         case TableKind.KEYS:
             yield from _by_keys(table.entries, subject, name, drafts, manner)
 
 
-def _ordered(pairs: Iterable[tuple[str, str]]) -> Iterator[tuple[str, str]]:
-    """The first that matches decides, also where it says that nothing shall happen."""
-    before: list[str] = []
-    for condition, result in pairs:
-        yield conjunction(condition, negation(disjunction(before)) if before else ""), result
-        before.append(condition)
+def _merged(pairs: Iterable[tuple[str, str]]) -> Iterator[Found]:
+    """Neighbours with the same result as one condition, as long as that is not too long."""
+    held: list[str] = []
+    last = ""
+    for when, result in pairs:
+        if held and (result != last or sum(map(len, held)) + len(when) > MAX_CONDITION):
+            yield Found(disjunction(held), last)
+            held = []
+        held.append(when)
+        last = result
+    if held:
+        yield Found(disjunction(held), last)
 
 
-def _pattern_condition(entry: Entry, subject: str) -> str:
-    def of(fact: str) -> str:
-        parts = [f"matches({fact}, {json.dumps(each.regex)})" for each in entry.patterns]
-        signed = [
-            f"not {part}" if pattern.is_negated else part for part, pattern in zip(parts, entry.patterns, strict=True)
-        ]
-        return " and ".join(signed)
+def _pattern_condition(entry: Entry, fact: str) -> str:
+    parts = []
+    for each in entry.patterns:
+        part = _matching(fact, each)
+        if fact == "sender.address":
+            # Postfix looks for the null sender as <>.
+            is_null = each.matches("<>")
+            part = f"sender.is_null or {part}" if is_null else f"{part} and not sender.is_null"
+        parts.append(part)
+    return conjunction(*parts)
 
-    if subject == "client":
-        return f"{of('client.name')} or {of('client.ip')}"
-    return of(_WHOLE[subject])
+
+def _matching(fact: str, pattern: Pattern) -> str:
+    text = f"matches({fact}, {json.dumps(pattern.regex, ensure_ascii=False)})"
+    return f"not {text}" if pattern.is_negated else text
 
 
-def _network_condition(entry: Entry) -> str:
-    condition = f'client.ip in ["{entry.key}"]'
-    if not entry.is_negated:
+def _by_networks(entries: tuple[Entry, ...], name: str, drafts: Drafts) -> Iterator[Found]:
+    held: list[str] = []
+    last = ""
+    for entry in entries:
+        is_plain = not entry.is_negated and not entry.networks
+        if held and (not is_plain or entry.result != last):
+            yield Found(drafts.membership("client.ip", f"{name} {_word(last)}", "networks", held), last)
+            held = []
+        if is_plain:
+            held.append(entry.key)
+            last = entry.result
+        else:
+            within = [_in_network(network, is_negated=negated) for network, negated in entry.networks]
+            yield Found(conjunction(*within, _in_network(entry.key, is_negated=entry.is_negated)), entry.result)
+    if held:
+        yield Found(drafts.membership("client.ip", f"{name} {_word(last)}", "networks", held), last)
+
+
+def _in_network(network: str, *, is_negated: bool) -> str:
+    condition = f'client.ip in ["{network}"]'
+    if not is_negated:
         return condition
-    family = "::/0" if ":" in entry.key else "0.0.0.0/0"  # of another family than the network: no match either way
+    family = "::/0" if ":" in network else "0.0.0.0/0"  # of another family than the network: no match either way
     return conjunction(f'client.ip in ["{family}"]', negation(condition))
 
 
-def _by_keys(
-    entries: tuple[Entry, ...], subject: str, name: str, drafts: Drafts, manner: Manner
-) -> Iterator[tuple[str, str]]:
-    groups: dict[str, _Keys] = {}
+# --- keys -----------------------------------------------------------------------------------------------------------
+
+
+def _by_keys(entries: tuple[Entry, ...], subject: str, name: str, drafts: Drafts, manner: Manner) -> Iterator[Found]:
+    if len({entry.result for entry in entries}) > MAX_RESULTS:
+        drafts.remark(f"{name}: over {MAX_RESULTS} different results: their texts are left out")
+        entries = tuple(Entry(entry.key, _bare(entry.result)) for entry in entries)
+    levels: dict[tuple[int, int], dict[str, list[str]]] = {}
     for entry in entries:
-        group = groups.setdefault(entry.result, _Keys(entry.result, [], [], [], []))
-        if not _sort_in(group, entry.key, subject, manner):
-            drafts.remark(f"{name}: the key {entry.key!r} fits nothing here")
-    for group in groups.values():
-        others = [other for other in groups.values() if other is not group]
-        parts = list(_parts(group, others, subject, name, drafts, manner))
-        if parts:
-            yield disjunction(parts), group.result
+        level = _level(entry.key, subject, manner)
+        if level is None:
+            drafts.remark(f"{name}: the key {entry.key[:80]!r} fits nothing here")
+        else:
+            levels.setdefault(level, {}).setdefault(entry.result, []).append(entry.key)
+    for level, results in sorted(levels.items()):
+        for result, keys in results.items():
+            for when, unknown in _conditions(level[0], keys, result, subject, name, drafts, manner):
+                yield Found(when, result, unknown)
 
 
-def _sort_in(group: _Keys, key: str, subject: str, manner: Manner) -> bool:
-    if key == "<>":
-        group.has_null = True
-        return subject == "sender"
-    if subject in ("sender", "recipient") and "@" in key:
-        local, _, domain = key.rpartition("@")
-        if not domain:
-            group.locals.append(local)
-            return bool(local)
-        if not local or not _is_valid(key, parse_mailbox):
-            return False
-        group.addresses.append(key)
-        return True
-    if subject == "client" and (network := _network(key)) is not None:
-        group.networks.append(str(network))
-        return True
-    domain = key
-    if manner.takes_subdomains:
-        if key.startswith("."):
-            return False  # with smtpd_access_maps among parent_domain_matches_subdomains nobody asks for it
-        domain = f".{key}" if _is_name(key) else key
-    if not _is_valid(domain.removeprefix("."), parse_domain):
-        return False
-    group.domains.append(domain)
-    return True
+def _bare(result: str) -> str:
+    """A result without its text."""
+    match = re.match(r"\s*(?:(\d{3}\b)|(\w+))", result)
+    if match is None:
+        return result
+    return f"{match[1]} 4.7.1 x".replace("4.7.1", f"{match[1][0]}.7.1") if match[1] else match[2]
 
 
-def _is_name(key: str) -> bool:
-    return not key.startswith("[")
+_NULL, _ADDRESS, _DOMAIN, _LOCAL, _NETWORK, _NAMELESS = range(6)
+
+
+def _level(key: str, subject: str, manner: Manner) -> tuple[int, int] | None:
+    """What a key is, and how specific: the smaller, the sooner it is found. None: nobody asks for it."""
+    if subject in ("sender", "recipient"):
+        if key == "<>":
+            return (_NULL, 0) if subject == "sender" else None
+        if "@" in key:
+            local, _, domain = key.rpartition("@")
+            if not domain:
+                return (_LOCAL, 0) if local else None
+            is_tagged = any(char in local for char in manner.delimiters)
+            return (_ADDRESS, 0 if is_tagged else 1) if local and _is_valid(key, parse_mailbox) else None
+    if subject == "client":
+        if key == "unknown":
+            return _NAMELESS, -1
+        network = _network(key)
+        if network is not None:
+            return _NETWORK, -network[1]
+    if manner.takes_subdomains and key.startswith("."):
+        return None  # with smtpd_access_maps among parent_domain_matches_subdomains nobody asks for it
+    plain = key.removeprefix(".")
+    if not _is_valid(plain, parse_domain):
+        return None
+    return _DOMAIN, -2 * plain.count(".") + key.startswith(".")
+
+
+def _conditions(
+    kind: int, keys: list[str], result: str, subject: str, name: str, drafts: Drafts, manner: Manner
+) -> Iterator[tuple[str, bool]]:
+    stem = f"{name} {_word(result)}"
+    match kind:
+        case 0:  # _NULL
+            yield "sender.is_null", False
+        case 1:  # _ADDRESS
+            yield drafts.membership(f"{subject}.address", stem, "addresses", keys), False
+            if manner.delimiters:
+                tag = f"[{escaped(manner.delimiters)}][^@]*@"
+                tagged = [escaped(key).replace("\\@", "@").replace("@", tag) for key in keys]
+                for chunk in chunks(tagged):
+                    yield f"matches({subject}.address, {json.dumps(f'(?i)^(?:{chunk})$', ensure_ascii=False)})", False
+        case 2:  # _DOMAIN
+            fact = {"client": "client.name", "helo": "helo.name"}.get(subject, f"{subject}.domain")
+            dotted = [f".{key}" if manner.takes_subdomains and not key.startswith("[") else key for key in keys]
+            yield drafts.membership(fact, f"{stem} domains", "domains", dotted), False
+        case 3:  # _LOCAL
+            tag = f"(?:[{escaped(manner.delimiters)}].*)?" if manner.delimiters else ""
+            for chunk in chunks([escaped(key[:-1]) for key in keys]):
+                regex = f"(?i)^(?:{chunk}){tag}$"
+                yield f"matches({subject}.local, {json.dumps(regex, ensure_ascii=False)})", False
+        case 4:  # _NETWORK
+            networks = [found[0] for key in keys if (found := _network(key)) is not None]
+            yield drafts.membership("client.ip", f"{stem} networks", "networks", networks), False
+        case _:
+            yield "not client.name", True
+
+
+def chunks(patterns: list[str]) -> Iterator[str]:
+    held: list[str] = []
+    for pattern in patterns:
+        if held and sum(map(len, held)) + len(pattern) > MAX_CHUNK:
+            yield "|".join(held)
+            held = []
+        held.append(pattern)
+    if held:
+        yield "|".join(held)
+
+
+def escaped(text: str) -> str:
+    """For RE2, whose escapes are of ASCII punctuation only."""
+    return "".join(char if char.isalnum() or not char.isascii() else f"\\{char}" for char in text)
 
 
 def _is_valid(text: str, parse: object) -> bool:
@@ -133,91 +221,23 @@ def _is_valid(text: str, parse: object) -> bool:
     return True
 
 
-def _network(key: str) -> IPv4Network | IPv6Network | None:
-    """`192.0.2.7`, `192.0.2`, `2001:db8:1`: an address, or the network of its leading parts."""
+def _network(key: str) -> tuple[str, int] | None:
+    """`192.0.2.7`, `192.0.2`, `2001:db8:1`: an address, or the network of its leading parts; and its prefix length."""
     text = key.strip("[]")
     try:
-        return ip_network(text)
+        if re.fullmatch(r"\d{1,3}(?:\.\d{1,3}){0,2}", text):
+            parts = text.split(".")
+            found = ip_network(f"{'.'.join([*parts, *['0'] * (4 - len(parts))])}/{8 * len(parts)}")
+        elif "/" in text:
+            return None  # indexed tables know no prefixes
+        elif re.fullmatch(r"[0-9a-f]{1,4}(?::[0-9a-f]{1,4}){0,6}", text) and ":" in text:
+            found = ip_network(f"{text}::/{16 * len(text.split(':'))}")
+        else:
+            found = ip_network(text)
     except ValueError:
-        pass
-    if re.fullmatch(r"\d{1,3}(?:\.\d{1,3}){0,2}", text):
-        parts = text.split(".")
-        return ip_network(f"{'.'.join([*parts, *['0'] * (4 - len(parts))])}/{8 * len(parts)}")
-    if re.fullmatch(r"[0-9a-f]{1,4}(?::[0-9a-f]{1,4}){0,6}", text) and ":" in text:
-        return ip_network(f"{text}::/{16 * len(text.split(':'))}")
-    return None
-
-
-def _parts(group: _Keys, others: list[_Keys], subject: str, name: str, drafts: Drafts, manner: Manner) -> Iterator[str]:
-    if group.has_null:
-        yield "sender.is_null"
-    if group.addresses:
-        yield _addresses(group.addresses, subject, name, drafts, manner)
-    if group.domains:
-        fact = {"client": "client.name", "helo": "helo.name"}.get(subject, f"{subject}.domain")
-        nearer = [domain for other in others for domain in other.domains if _is_under(domain, group.domains)]
-        exact = [each for other in others for each in other.addresses]
-        yield conjunction(
-            drafts.membership(fact, f"{name} {_word(group.result)} domains", "domains", group.domains),
-            negation(drafts.membership(fact, f"{name} nearer domains", "domains", nearer)) if nearer else "",
-            negation(_addresses(exact, subject, name, drafts, manner)) if exact else "",
-        )
-    if group.locals:
-        domains = [each for other in others for each in other.domains]
-        exact = [each for other in others for each in other.addresses]
-        yield conjunction(
-            _locals(group.locals, subject, manner),
-            negation(drafts.membership(f"{subject}.domain", f"{name} domains", "domains", domains)) if domains else "",
-            negation(_addresses(exact, subject, name, drafts, manner)) if exact else "",
-        )
-    if group.networks:
-        nearer = [each for other in others for each in other.networks if _is_inside(each, group.networks)]
-        names = [each for other in others for each in other.domains]
-        yield conjunction(
-            drafts.membership("client.ip", f"{name} {_word(group.result)} networks", "networks", group.networks),
-            negation(drafts.membership("client.ip", f"{name} nearer networks", "networks", nearer)) if nearer else "",
-            negation(drafts.membership("client.name", f"{name} names", "domains", names)) if names else "",
-        )
+        return None
+    return str(found), found.prefixlen
 
 
 def _word(result: str) -> str:
-    return result.partition(" ")[0] or "x"
-
-
-def _addresses(addresses: list[str], subject: str, name: str, drafts: Drafts, manner: Manner) -> str:
-    """With their tags: `user+tag@domain` is asked for as such, and then as `user@domain`."""
-    fact = f"{subject}.address"
-    condition = drafts.membership(fact, f"{name} addresses", "addresses", addresses)
-    if not manner.delimiters:
-        return condition
-    if len(addresses) > MAX_TAGGED:
-        drafts.remark(f"{name}: its {len(addresses)} addresses are not looked for with tags")
-        return condition
-    tag = f"[{re.escape(manner.delimiters)}][^@]*@"
-    tagged = "|".join(re.escape(each).replace("@", tag) for each in addresses)
-    return disjunction([condition, f"matches({fact}, {json.dumps(f'(?i)^(?:{tagged})$')})"])
-
-
-def _locals(names: list[str], subject: str, manner: Manner) -> str:
-    tag = f"(?:[{re.escape(manner.delimiters)}].*)?" if manner.delimiters else ""
-    regex = f"(?i)^(?:{'|'.join(map(re.escape, names))}){tag}$"
-    return f"matches({subject}.local, {json.dumps(regex)})"
-
-
-def _is_under(domain: str, above: list[str]) -> bool:
-    """Strictly below one of them."""
-    name = domain.removeprefix(".")
-    return any(each.startswith(".") and name.endswith(each) for each in above) or any(
-        each.removeprefix(".") == name and each != domain for each in above
-    )
-
-
-def _is_inside(text: str, networks: list[str]) -> bool:
-    """Strictly inside one of them."""
-    inner = ip_network(text)
-    return any(
-        outer.version == inner.version
-        and outer.prefixlen < inner.prefixlen
-        and inner.supernet(new_prefix=outer.prefixlen) == outer
-        for outer in map(ip_network, networks)
-    )
+    return result.split(None, 1)[0] if result.split() else "x"

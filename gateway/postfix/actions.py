@@ -8,7 +8,7 @@ from enum import Enum, auto
 from gateway.core.address import parse_mailbox
 from gateway.postfix.maincf import MainCf
 
-_CODED = re.compile(r"([45])(\d\d)\b\s*(.*)", re.DOTALL)
+_CODED = re.compile(r"([45])([0-9][0-9])\b\s*(.*)", re.DOTALL)
 _STATUS = re.compile(r"([245])\.(\d{1,3}\.\d{1,3})\b\s*(.*)", re.DOTALL)
 _MAX_TEXT = 300
 
@@ -43,16 +43,17 @@ class Act:
 
 
 def act_of(result: str, cf: MainCf) -> Act:
-    word, _, rest = result.strip().partition(" ")
+    word, rest = [*result.split(None, 1), "", ""][:2]
     rest = rest.strip()
     coded = _CODED.fullmatch(result.strip())
-    if coded is not None and not result.strip().isdigit():
+    if result.strip().isascii() and result.strip().isdigit():
+        return Act(Kind.PERMIT)  # access(5): an all-numerical result
+    if coded is not None:
         return refusal(f"{coded[1]}{coded[2]}", coded[3])
-    if result.strip().isdigit():
-        # access(5): an all-numerical result permits, but three digits that are a reply's code are one.
-        return refusal(result.strip(), "") if coded is not None and len(result.strip()) == 3 else Act(Kind.PERMIT)
     match word.upper():
-        case "OK" | "PERMIT" if not rest:
+        case "OK":
+            return Act(Kind.PERMIT)
+        case "PERMIT" if not rest:
             return Act(Kind.PERMIT)
         case "REJECT" if not _is_restriction(rest):
             return refusal(cf.get("access_map_reject_code"), rest)
@@ -73,7 +74,8 @@ def act_of(result: str, cf: MainCf) -> Act:
         case "BCC" | "REDIRECT":
             return _to(word.lower(), rest)
         case "PREPEND":
-            return Act(Kind.EFFECT, effect=f"add_header: {json.dumps(rest)}")
+            field = rest.replace("{", "(").replace("}", ")").encode("ascii", "replace").decode()
+            return Act(Kind.EFFECT, effect=f"add_header: {json.dumps(field)}")
         case "FILTER":
             return Act(Kind.COMMENT, text=f"{result}: name the host as a [routes.NAME] and choose it by `route`")
         case _:
@@ -85,6 +87,8 @@ def _is_restriction(rest: str) -> bool:
 
 
 def _to(key: str, address: str) -> Act:
+    if "$" in address:
+        return Act(Kind.COMMENT, text=f"{address}: an address made of what a pattern has found")
     try:
         return Act(Kind.EFFECT, effect=f"{key}: {json.dumps(str(parse_mailbox(address.strip('<>'))))}")
     except ValueError as error:
@@ -99,8 +103,10 @@ def refusal(code: str, text: str) -> Act:
 
 def coded(code: str, text: str) -> Act:
     """A refusal by its code, of 4xx a deferral; a status within the text gets the code's class."""
-    kind = Kind.REJECT if code.startswith("5") else Kind.DEFER
     code = {"421": "450", "521": "554"}.get(code, code)
+    if not re.fullmatch("[45][0-9][0-9]", code):
+        code = "554"
+    kind = Kind.REJECT if code.startswith("5") else Kind.DEFER
     found = _STATUS.fullmatch(text.strip())
     status, text = (f"{code[0]}.{found[2]}", found[3]) if found else (f"{code[0]}.7.1", text)
     return Act(kind, f"{code} {status} {text.strip() or 'Access denied'}")

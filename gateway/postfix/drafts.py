@@ -29,8 +29,10 @@ class Drafts:
 
     rules: dict[str, list[Draft]] = field(default_factory=lambda: {stage: [] for stage in STAGES})
     lists: dict[str, tuple[str, ...]] = field(default_factory=dict)
-    remarks: list[str] = field(default_factory=list)
-    _names: set[str] = field(default_factory=set)
+    remarks: dict[str, None] = field(default_factory=dict)
+    _names: dict[str, int] = field(default_factory=dict)
+    _marks: int = 0
+    _stems: dict[str, str] = field(default_factory=dict)
 
     def add(self, stage: str, draft: Draft) -> None:
         if draft.action:
@@ -39,39 +41,41 @@ class Drafts:
 
     def _unique(self, name: str) -> str:
         plain = "".join(char if char.isprintable() else " " for char in name)[:100].strip()
-        found, number = plain, 1
-        while found in self._names:
-            number += 1
-            found = f"{plain} ({number})"
-        self._names.add(found)
+        plain = plain or "rule"
+        number = self._names[plain] = self._names.get(plain, 0) + 1
+        found = plain if number == 1 else f"{plain[:90]} ({number})"
+        while number > 1 and found in self._names:
+            number = self._names[plain] = self._names[plain] + 1
+            found = f"{plain[:90]} ({number})"
+        self._names.setdefault(found, 1)
         return found
 
     def remark(self, text: str) -> None:
-        if text not in self.remarks:
-            self.remarks.append(text)
+        self.remarks[text[:500]] = None
+
+    def new_mark(self, stem: str) -> str:
+        self._marks += 1
+        return f"{stem}-{self._marks}"
 
     def membership(self, fact: str, name: str, kind: str, entries: Iterable[str]) -> str:
         """A condition: is the fact one of the entries? One stands in the condition, many in a list of that name."""
         found = tuple(dict.fromkeys(entries))
         if not found:
             return "false"
-        if len(found) == 1 and kind != "domains":
-            return f"{fact} {'in' if kind == 'networks' else '=='} {_quoted(found[0], is_list=kind == 'networks')}"
-        stem = re.sub(r"[^a-z0-9]+", "_", name.lower()).strip("_") or "entries"
+        if len(found) == 1 and kind == "networks":
+            return f'{fact} in ["{found[0]}"]'
+        stem = re.sub(r"[^a-z0-9]+", "_", name.lower()).strip("_")[:60] or "entries"
         stem = stem if stem[0].isalpha() else f"list_{stem}"
         found_name, number = stem, 1
-        while self.lists.get(f"{found_name}.{kind}", found) != found or self._is_taken(found_name, kind):
+        while (taken := self._stems.get(found_name)) is not None and (taken, self.lists.get(taken)) != (
+            f"{found_name}.{kind}",
+            found,
+        ):
             number += 1
             found_name = f"{stem}_{number}"
+        self._stems[found_name] = f"{found_name}.{kind}"
         self.lists[f"{found_name}.{kind}"] = found
         return f"{fact} in @{found_name}"
-
-    def _is_taken(self, name: str, kind: str) -> bool:
-        return any(each.rpartition(".")[0] == name and not each.endswith(f".{kind}") for each in self.lists)
-
-
-def _quoted(text: str, *, is_list: bool) -> str:
-    return json.dumps([text] if is_list else text, ensure_ascii=False)
 
 
 def conjunction(*conditions: str) -> str:
@@ -97,7 +101,7 @@ def render(stage: str, drafts: Iterable[Draft]) -> str:
     lines = [f"stage: {stage}", "rules:"]
     for draft in drafts:
         if not draft.action:
-            lines += [f"  # {line}" for line in draft.name.splitlines()]
+            lines += [f"  # {line}"[:2000] for line in draft.name.splitlines()]
             continue
         lines.append(f"  - {draft.action}: {_scalar(draft.name)}")
         if draft.when:

@@ -7,7 +7,12 @@ from pathlib import Path
 
 from gateway.core.errors import ConfigError
 
-MAX_DEPTH = 30
+MAX_DEPTH = 60
+MAX_VALUE = 200_000  # characters of one expanded value
+# What YAML refuses, or takes for a line's end.
+_CONTROL = dict.fromkeys(
+    (*range(9), 11, 12, *range(14, 32), *range(127, 160), 0x2028, 0x2029, 0xFEFF, 0xFFFE, 0xFFFF), "?"
+)
 DEFAULTS = {
     "alias_maps": "hash:/etc/aliases",
     "local_recipient_maps": "proxy:unix:passwd.byname $alias_maps",
@@ -17,6 +22,8 @@ DEFAULTS = {
     "smtpd_relay_restrictions": "permit_mynetworks, permit_sasl_authenticated, defer_unauth_destination",
     "virtual_alias_maps": "$virtual_maps",
     "virtual_alias_domains": "$virtual_alias_maps",
+    "default_database_type": "hash",
+    "default_destination_recipient_limit": "50",
     "access_map_reject_code": "554",
     "access_map_defer_code": "450",
     "invalid_hostname_reject_code": "501",
@@ -44,19 +51,32 @@ class MainCf:
 
     def __init__(self, path: Path) -> None:
         try:
-            text = path.read_text(encoding="utf-8", errors="replace")
+            text = plain(path.read_text(encoding="utf-8", errors="replace"))
         except OSError as error:
             raise ConfigError(f"{path}: cannot be read: {error.strerror}") from error
         self.folder = path.resolve().parent
         self._own = dict(_parameters(text))
+        self._known: dict[str, str] = {}
 
     def __contains__(self, name: str) -> bool:
         return name in self._own
 
+    def names(self) -> list[str]:
+        """Of all parameters that the file sets."""
+        return list(self._own)
+
     def get(self, name: str, depth: int = 0) -> str:
         """The value with all that it refers to; of what nobody set the default, or ""."""
-        if depth > MAX_DEPTH:
-            raise ConfigError(f"main.cf: {name} refers to itself")
+        if name not in self._known:
+            if depth > MAX_DEPTH:
+                raise ConfigError(f"main.cf: {name}: parameters refer to each other more than {MAX_DEPTH} deep")
+            found = self._value(name, depth)
+            if len(found) > MAX_VALUE:
+                raise ConfigError(f"main.cf: {name}: over {MAX_VALUE} characters")
+            self._known[name] = found
+        return self._known[name]
+
+    def _value(self, name: str, depth: int) -> str:
         if name in self._own:
             return self._expand(self._own[name], depth)
         match name:
@@ -68,6 +88,10 @@ class MainCf:
                 return self.get("myhostname", depth + 1).partition(".")[2] or "localdomain"
             case _:
                 return self._expand(DEFAULTS.get(name, ""), depth)
+
+    def raw(self, name: str) -> str:
+        """As it is written."""
+        return self._own.get(name, "")
 
     def words(self, name: str) -> list[str]:
         return list(split(self.get(name)))
@@ -119,6 +143,11 @@ class MainCf:
         return self._expand(stripped[1:end] if is_true else _bare(rest), depth)
 
 
+def plain(text: str) -> str:
+    """Without control characters, and with LF: nothing that is written may carry them on."""
+    return text.replace("\r\n", "\n").translate(_CONTROL)
+
+
 def _bare(text: str) -> str:
     stripped = text.strip()
     return stripped[1:-1] if stripped.startswith("{") and stripped.endswith("}") else text
@@ -126,18 +155,16 @@ def _bare(text: str) -> str:
 
 def logical_lines(text: str) -> Iterator[str]:
     """A line that begins with a blank goes on with the one before; comments and empty lines are left out."""
-    held = ""
-    for line in text.splitlines():
+    held: list[str] = []
+    for line in text.split("\n"):
         if not line.strip() or line.lstrip().startswith("#"):
             continue
-        if line[0].isspace() and held:
-            held = f"{held} {line.strip()}"
-            continue
-        if held:
-            yield held
-        held = line.strip()
+        if not line[0].isspace() and held:
+            yield " ".join(held)
+            held = []
+        held.append(line.strip())
     if held:
-        yield held
+        yield " ".join(held)
 
 
 def _parameters(text: str) -> Iterator[tuple[str, str]]:

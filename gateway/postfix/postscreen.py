@@ -3,6 +3,7 @@
 import json
 import re
 
+from gateway.policy.listanswers import check_list
 from gateway.postfix.access import Manner, results_of
 from gateway.postfix.actions import Kind, act_of
 from gateway.postfix.drafts import Draft, Drafts, conjunction, disjunction, negation
@@ -32,10 +33,18 @@ def add_postscreen(cf: MainCf, drafts: Drafts) -> None:
             continue
         weight = int(match["weight"] or 1)
         function = "dnswl" if weight < 0 else "dnsbl"
-        arguments = [match["zone"], *([answers_of(match["answers"])] if match["answers"] else [])]
+        try:
+            check_list(match["zone"])
+            arguments = [match["zone"], *([answers_of(match["answers"])] if match["answers"] else [])]
+        except ValueError as error:
+            drafts.remark(f"postscreen_dnsbl_sites: {text}: {error}")
+            continue
         when = conjunction(but, f"{function}({', '.join(map(json.dumps, arguments))})")
         drafts.add("connect", Draft("note", f"postscreen: {text}", when, effects=(f"score: {weight}",)))
     threshold = cf.get("postscreen_dnsbl_threshold") or "1"
+    if not re.fullmatch("[0-9]{1,6}", threshold):
+        drafts.remark(f"postscreen_dnsbl_threshold: {threshold} is no number")
+        return
     when = conjunction(but, f"score >= {threshold}")
     drafts.add("connect", Draft("reject", "postscreen: DNS lists", when, "550 5.7.1 Service unavailable; listed"))
 
@@ -56,12 +65,20 @@ def _access_list(cf: MainCf, drafts: Drafts) -> str:
         except Unreadable as error:
             drafts.remark(str(error))
             continue
-        for condition, result in results_of(table, "client", "postscreen access", drafts, Manner(False, "")):
-            act = act_of(result, cf)
+        answered = drafts.new_mark("postscreen")
+        is_answered = ""
+        for found in results_of(table, "client", "postscreen access", drafts, Manner(False, "")):
+            act = act_of(found.result, cf)
+            when = conjunction(negation(disjunction(spared)) if spared else "", is_answered, found.when)
             if act.kind is Kind.PERMIT:
-                spared.append(condition)
+                mark = drafts.new_mark("postscreen")
+                drafts.add("connect", Draft("note", "postscreen: permits", when, effects=(f"mark: {mark}",)))
+                spared.append(f'"{mark}" in marks')
             elif act.kind is Kind.REJECT and any(denies):
-                when = conjunction(negation(disjunction(spared)) if spared else "", condition)
                 reply = "550 5.3.2 Service currently unavailable"
                 drafts.add("connect", Draft("reject", "postscreen: access list", when, reply))
+            else:
+                shown = f"postscreen: {found.result}"
+                drafts.add("connect", Draft("note", shown, when, effects=(f"mark: {answered}",)))
+                is_answered = f'not ("{answered}" in marks)'
     return disjunction(spared)

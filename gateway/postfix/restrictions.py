@@ -8,9 +8,10 @@ restrictions stands in their conditions.
 import json
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 
-from gateway.policy.listanswers import AnswerFilter
+from gateway.core.errors import ConfigError
+from gateway.policy.listanswers import AnswerFilter, check_list
 from gateway.postfix.access import Manner, results_of
 from gateway.postfix.actions import Act, Kind, act_of
 from gateway.postfix.drafts import STAGES, Draft, Drafts, conjunction, disjunction, negation
@@ -18,8 +19,23 @@ from gateway.postfix.facts import CONDITIONS, HAS_OWNER, IGNORED, NULL_MX, SOURC
 from gateway.postfix.maincf import MainCf, split
 from gateway.postfix.tables import Unreadable, is_table, read_table
 
-MAX_DEPTH = 10
-MAX_PERMIT = 300  # characters of a condition that is repeated; a longer one becomes a mark
+MAX_STEPS = 20_000
+MAX_ANSWERS = 500  # of one DNS list
+_PLAIN_PERMITS = frozenset({"client.trusted", "auth.user"})
+_SUBJECT_OF = {
+    "smtpd_client_restrictions": "client",
+    "smtpd_helo_restrictions": "helo",
+    "smtpd_sender_restrictions": "sender",
+}
+_OLD_NAMES = {
+    "reject_unknown_client": "reject_unknown_client_hostname",
+    "reject_invalid_hostname": "reject_invalid_helo_hostname",
+    "reject_non_fqdn_hostname": "reject_non_fqdn_helo_hostname",
+    "reject_unknown_hostname": "reject_unknown_helo_hostname",
+    "reject_unknown_address": "reject_unknown_sender_domain",
+    "reject_sender_login_mismatch": "reject_sender_login_mismatch",
+    "check_relay_domains": "reject_unauth_destination",
+}
 LISTS = {
     "smtpd_client_restrictions": "connect",
     "smtpd_helo_restrictions": "helo",
@@ -46,6 +62,8 @@ class Step:
     act: Act
     source: str
     is_monitor: bool = False
+    unknown_matches: bool = False
+    decided: str = ""  # the mark that says that a table has answered
 
 
 @dataclass
@@ -58,7 +76,7 @@ class Translation:
     unlisted: Refusal  # what refuses recipients that do not exist
     uses_probe: bool = False
     _is_soft: bool = False  # DEFER_IF_REJECT may have come before
-    _marks: dict[str, int] = field(default_factory=dict)
+    _count: int = 0
 
     # --- lists to stages ------------------------------------------------------------------------------------------
 
@@ -70,7 +88,7 @@ class Translation:
                 " before reject_unauth_destination; here the relay guard refuses that to strangers"
             )
         for name, natural in LISTS.items():
-            steps = list(self._steps(self.cf.words(name)))
+            steps = list(self._steps(self.cf.words(name), _SUBJECT_OF.get(name, "recipient")))
             if not steps:
                 continue
             stage = max(stage, self._stage(natural, steps), key=STAGES.index)  # never before the list before it
@@ -83,25 +101,25 @@ class Translation:
         return max([natural, *needed], key=STAGES.index)
 
     def _write(self, name: str, stage: str, steps: list[Step]) -> None:
+        """What a permit spares stands in the conditions after it: plain permits themselves, others as a mark. Where a
+        look-up for a permit fails there is no mark, and what follows holds.
+        """
         permits: list[str] = []
         for step in steps:
             spared = disjunction(permits)
             when = conjunction(negation(spared) if spared else "", step.when)
-            if step.act.kind is Kind.PERMIT:
-                permits.append(step.when or "true")
+            if step.act.kind is Kind.PERMIT and not step.is_monitor:
                 if step.when in ("", "true"):
                     return  # nothing after it is reached
-                if len(disjunction(permits)) > MAX_PERMIT:
-                    permits = [self._marked(name, stage, disjunction(permits))]
+                if step.when in _PLAIN_PERMITS:
+                    permits.append(step.when)
+                    continue
+                mark = self.drafts.new_mark("permit")
+                self.drafts.add(stage, Draft("note", f"{step.source}: permits", when, effects=(f"mark: {mark}",)))
+                permits.append(f'"{mark}" in marks')
                 continue
             self._rule(stage, when, step)
             self._is_soft = self._is_soft or step.act.kind is Kind.DEFER_IF_REJECT
-
-    def _marked(self, name: str, stage: str, condition: str) -> str:
-        number = self._marks[name] = self._marks.get(name, 0) + 1
-        mark = f"{name.removesuffix('_restrictions').replace('_', '-')}-permit{number}"[:40]
-        self.drafts.add(stage, Draft("note", f"{name} permits", condition, effects=(f"mark: {mark}",)))
-        return f'"{mark}" in marks'
 
     def _rule(self, stage: str, when: str, step: Step) -> None:
         act = step.act
@@ -113,7 +131,14 @@ class Translation:
             soft = conjunction(f'"{DEFER_IF_REJECT}" in marks', when)
             self.drafts.add(stage, Draft("defer", f"{step.source}, softly", soft, "450 4.7.1 Access denied for now"))
         action, effects = _action_of(act)
-        self.drafts.add(stage, Draft(action, step.source, when, act.reply, effects, step.is_monitor))
+        if stage == "message" and act.kind in (Kind.HOLD, Kind.DEFER_IF_PERMIT):
+            # No later restriction is waited for.
+            action, effects = ("hold", ()) if act.kind is Kind.HOLD else ("defer", ())
+        effects = (*effects, *((f"mark: {step.decided}",) if step.decided and action == "note" else ()))
+        unknown = "match" if step.unknown_matches else ""
+        self.drafts.add(
+            stage, Draft(action, step.source, when, act.reply, _one_mark(effects), step.is_monitor, unknown)
+        )
         if act.defers_unknown and not step.is_monitor:
             # As Postfix does: a look-up that failed defers unless something else refuses.
             mark = (f"mark: {DEFER_IF_PERMIT}",)
@@ -121,31 +146,37 @@ class Translation:
 
     # --- restrictions to steps ------------------------------------------------------------------------------------
 
-    def _steps(self, words: list[str], depth: int = 0) -> Iterator[Step]:
-        if depth > MAX_DEPTH:
-            self.drafts.remark("restrictions refer to each other without end")
-            return
+    def _steps(self, words: list[str], subject: str, within: tuple[str, ...] = ()) -> Iterator[Step]:
+        """subject: what a table without a name of its own is asked for; within: the classes that lead here."""
         monitors = False
         at = 0
         while at < len(words):
+            self._count += 1
+            if self._count > MAX_STEPS:
+                raise ConfigError(f"main.cf: over {MAX_STEPS} restrictions")
             word = words[at].strip("{} ") if words[at].startswith("{") else words[at]
             at += 1
-            if word == "warn_if_reject":
+            if word.lower() == "warn_if_reject":
                 monitors = True
                 continue
             argument = ""
             if " " in word:
                 word, _, argument = word.partition(" ")
-            elif _TAKES_WORD.fullmatch(word) and at < len(words):
+            elif _TAKES_WORD.fullmatch(word.lower()) and at < len(words):
                 argument = words[at]
                 at += 1
             elif is_table(word):
-                word, argument = "check_client_access", word
-            for step in self._restriction(word, argument.strip(), depth):
+                word, argument = f"check_{subject}_access", word
+            name = (
+                word
+                if word in self.cf.words("smtpd_restriction_classes")
+                else _OLD_NAMES.get(word.lower(), word.lower())
+            )
+            for step in self._restriction(name, argument.strip(), subject, within):
                 yield replace(step, is_monitor=True) if monitors else step
             monitors = False
 
-    def _restriction(self, word: str, argument: str, depth: int) -> Iterator[Step]:
+    def _restriction(self, word: str, argument: str, subject: str, within: tuple[str, ...]) -> Iterator[Step]:
         source = f"{word} {argument}".strip()
         if word in CONDITIONS:
             condition, act = CONDITIONS[word]
@@ -160,17 +191,20 @@ class Translation:
         elif word == "reject_unlisted_recipient":
             yield Step(self.unlisted.when, self.unlisted.act, source)
         elif word.startswith("check_") and word.endswith("_access") and word[6:-7] in _SUBJECTS:
-            yield from self._table(argument, word[6:-7], source, depth)
+            yield from self._table(argument, word[6:-7], source, within)
         elif word == "reject_rbl_client":
             yield self._list("dnsbl", (), argument, source, with_code(_LISTED, self.cf))
         elif word == "permit_dnswl_client":
             yield self._list("dnswl", (), argument, source, Act(Kind.PERMIT))
         elif word.startswith("reject_rhsbl_") and word[13:] in _RHSBL:
             yield self._list("rhsbl", (_RHSBL[word[13:]],), argument, source, with_code(_LISTED, self.cf))
-        elif word == "sleep" and argument.isdigit():
+        elif word == "sleep" and argument.isascii() and argument.isdigit() and len(argument) < 6:
             yield Step("", Act(Kind.EFFECT, effect=f"delay: {min(30, max(1, int(argument)))}"), source)
         elif word in self.cf.words("smtpd_restriction_classes"):
-            yield from self._steps(self.cf.words(word), depth + 1)
+            if word in within:
+                self.drafts.remark(f"smtpd_restriction_classes: {word} leads to itself")
+            else:
+                yield from self._steps(self.cf.words(word), subject, (*within, word))
         elif word not in IGNORED:
             yield Step("", Act(Kind.COMMENT, text="nothing here does that"), source)
 
@@ -185,35 +219,43 @@ class Translation:
                 continue
             owned = replace(table, entries=tuple(replace(entry, result="owned") for entry in table.entries))
             exactly = Manner(False, self.manner.delimiters)
-            found += [when for when, _ in results_of(owned, "sender", "sender logins", self.drafts, exactly)]
+            found += [each.when for each in results_of(owned, "sender", "sender logins", self.drafts, exactly)]
         return f"({disjunction(found)})" if found else "(sender.is_local and sender.exists)"
 
     def _list(self, function: str, first: tuple[str, ...], argument: str, source: str, act: Act) -> Step:
         zone, _, answers = argument.partition("=")
         arguments = [*first, zone]
-        if answers:
-            try:
-                arguments.append(answers_of(answers))
-            except ValueError as error:
-                return Step("", Act(Kind.COMMENT, text=str(error)), source)
+        try:
+            check_list(zone)
+            arguments += [answers_of(answers)] if answers else []
+        except ValueError as error:
+            return Step("", Act(Kind.COMMENT, text=str(error)), source)
         return Step(f"{function}({', '.join(map(json.dumps, arguments))})", act, source)
 
-    def _table(self, argument: str, subject: str, source: str, depth: int) -> Iterator[Step]:
+    def _table(self, argument: str, subject: str, source: str, within: tuple[str, ...]) -> Iterator[Step]:
+        """The first answer counts: each that goes on gives a mark, and the table's later ones hold without it."""
         try:
             table = read_table(self.cf, argument)
         except Unreadable as error:
             yield Step("", Act(Kind.COMMENT, text=str(error)), source)
             return
         name = f"{subject} {re.split(r'[/:{]', argument.rstrip('}'))[-1].strip()}"[:60]
-        for condition, result in results_of(table, subject, name, self.drafts, self.manner):
-            act = act_of(result, self.cf)
-            shown = f"{source}: {result}"
+        mark = self.drafts.new_mark("answered")
+        is_answered = ""
+        for found in results_of(table, subject, name, self.drafts, self.manner):
+            act = act_of(found.result, self.cf)
+            when = conjunction(is_answered, found.when)
+            shown = f"{source}: {found.result}"
             if act.kind is Kind.RESTRICTIONS:
                 # What the restrictions permit, they permit for these keys only, and for the whole list.
-                for step in self._steps(list(split(act.text)), depth + 1):
-                    yield replace(step, when=conjunction(condition, step.when), source=f"{shown}: {step.source}")
-            elif act.kind is not Kind.NOTHING:
-                yield Step(condition, act, shown)
+                for step in self._steps(list(split(act.text)), subject, within):
+                    yield replace(step, when=conjunction(when, step.when), source=f"{shown}: {step.source}")
+                act = Act(Kind.NOTHING)
+            if act.kind in (Kind.REJECT, Kind.DEFER, Kind.DISCARD, Kind.PERMIT, Kind.COMMENT):
+                yield Step(when, act, shown, unknown_matches=found.unknown_matches)
+            else:
+                yield Step(when, act, shown, unknown_matches=found.unknown_matches, decided=mark)
+                is_answered = f'not ("{mark}" in marks)'
 
 
 _LISTED = Act(Kind.REJECT, "554 5.7.1 Service unavailable; listed", code_name="maps_rbl_reject_code")
@@ -227,10 +269,19 @@ def answers_of(text: str) -> str:
         octets.append(choices)
     found = [""]
     for number, choices in enumerate(octets):
+        if len(found) * len(choices) > MAX_ANSWERS:
+            raise ValueError(f"over {MAX_ANSWERS} answers")
         found = [f"{before}{'.' if number else ''}{choice}" for before in found for choice in choices]
     answers = ",".join(found)
     AnswerFilter(answers)
     return answers
+
+
+def _one_mark(effects: tuple[str, ...]) -> tuple[str, ...]:
+    """`mark:` stands once in a mapping."""
+    marks = [each.removeprefix("mark: ") for each in effects if each.startswith("mark: ")]
+    others = tuple(each for each in effects if not each.startswith("mark: "))
+    return effects if len(marks) < 2 else (*others, f"mark: [{', '.join(marks)}]")
 
 
 def _action_of(act: Act) -> tuple[str, tuple[str, ...]]:

@@ -317,3 +317,23 @@ def test_only_a_rule_that_decides_makes_later_ones_out_of_reach(
     tmp_path: Path, rules: str, warnings: list[str]
 ) -> None:
     assert list(policy_of(tmp_path, {"a.yaml": HEAD + rules}).warnings) == warnings
+
+
+@pytest.mark.parametrize(
+    ("written", "read"),
+    [
+        ('"554 5.7.1 item #3"', "554 5.7.1 item #3"),
+        ('"554 5.7.1 item #3"   # why', "554 5.7.1 item #3"),
+        ("'554 5.7.1 it''s #3' # why", "554 5.7.1 it's #3"),
+        ("554 5.7.1 it's item # 3", "554 5.7.1 it's item"),
+        ("554 5.7.1 item#3: no", "554 5.7.1 item#3: no"),
+        ('554 5.7.1 "item #3" # why', '554 5.7.1 "item #3"'),
+        ('554 5.7.1 "item # why', '554 5.7.1 "item'),
+    ],
+)
+def test_a_comment_begins_after_a_space_and_not_in_quotes(tmp_path: Path, written: str, read: str) -> None:
+    rule = rule_of(
+        tmp_path, f'  - reject: x\n    when: "a #b" in marks or "b #a" in marks # both\n    reply: {written}\n'
+    )
+    assert rule.reply is not None
+    assert " ".join((str(rule.reply.code), rule.reply.status, *rule.reply.text.parts)) == read

@@ -355,9 +355,9 @@ def _addresses(script: Path) -> tuple[list[str], dict[str, tuple[str, ...]]]:
     aliases: dict[str, tuple[str, ...]] = {}
     for line in script.read_text(encoding="utf-8").splitlines() if script.exists() else ():
         match shlex.split(line, comments=True):
-            case ["smarthost", "user", "add", address]:
+            case ["smarthost", "user", "add", "--", address]:
                 users.append(address)
-            case ["smarthost", "alias", "add", address, *targets] if targets:
+            case ["smarthost", "alias", "add", "--", address, *targets] if targets:
                 aliases[address] = tuple(targets)
             case [] | ["set", *_]:
                 continue
