@@ -6,8 +6,9 @@ before a local part; a client's name before its address, a network before the ne
 
 import json
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from enum import IntEnum
 from ipaddress import ip_network
 
 from gateway.core.address import parse_domain, parse_mailbox
@@ -71,7 +72,7 @@ def _merged(pairs: Iterable[tuple[str, str]]) -> Iterator[Found]:
 def _pattern_condition(entry: Entry, fact: str) -> str:
     parts = []
     for each in entry.patterns:
-        part = _matching(fact, each)
+        part = matching(fact, each)
         if fact == "sender.address":
             # Postfix looks for the null sender as <>.
             is_null = each.matches("<>")
@@ -80,9 +81,22 @@ def _pattern_condition(entry: Entry, fact: str) -> str:
     return conjunction(*parts)
 
 
-def _matching(fact: str, pattern: Pattern) -> str:
-    text = f"matches({fact}, {json.dumps(pattern.regex, ensure_ascii=False)})"
+def matching(fact: str, pattern: Pattern) -> str:
+    text = _matches(fact, pattern.regex)
     return f"not {text}" if pattern.is_negated else text
+
+
+def _matches(fact: str, regex: str | None) -> str:
+    return f"matches({fact}, {json.dumps(regex, ensure_ascii=False)})"
+
+
+def tagged(fact: str, addresses: Iterable[str], delimiters: str) -> Iterator[str]:
+    """Conditions of which one holds for each of these addresses with a tag; none where there are no tags."""
+    if not delimiters:
+        return
+    tag = f"[{_escaped(delimiters)}][^@]*@"
+    for chunk in _chunks([_escaped(each).replace("\\@", "@").replace("@", tag) for each in addresses]):
+        yield _matches(fact, f"(?i)^(?:{chunk})$")
 
 
 def _by_networks(entries: tuple[Entry, ...], name: str, drafts: Drafts) -> Iterator[Found]:
@@ -118,7 +132,7 @@ def _by_keys(entries: tuple[Entry, ...], subject: str, name: str, drafts: Drafts
     if len({entry.result for entry in entries}) > MAX_RESULTS:
         drafts.remark(f"{name}: over {MAX_RESULTS} different results: their texts are left out")
         entries = tuple(Entry(entry.key, _bare(entry.result)) for entry in entries)
-    levels: dict[tuple[int, int], dict[str, list[str]]] = {}
+    levels: dict[tuple[_Sort, int], dict[str, list[str]]] = {}
     for entry in entries:
         level = _level(entry.key, subject, manner)
         if level is None:
@@ -139,65 +153,69 @@ def _bare(result: str) -> str:
     return f"{match[1]} 4.7.1 x".replace("4.7.1", f"{match[1][0]}.7.1") if match[1] else match[2]
 
 
-_NULL, _ADDRESS, _DOMAIN, _LOCAL, _NETWORK, _NAMELESS = range(6)
+class _Sort(IntEnum):
+    """Of keys; the smaller is looked up sooner."""
+
+    NULL = 0
+    ADDRESS = 1
+    DOMAIN = 2
+    LOCAL = 3
+    NETWORK = 4
+    NAMELESS = 5
 
 
-def _level(key: str, subject: str, manner: Manner) -> tuple[int, int] | None:
+def _level(key: str, subject: str, manner: Manner) -> tuple[_Sort, int] | None:
     """What a key is, and how specific: the smaller, the sooner it is found. None: nobody asks for it."""
     if subject in ("sender", "recipient"):
         if key == "<>":
-            return (_NULL, 0) if subject == "sender" else None
+            return (_Sort.NULL, 0) if subject == "sender" else None
         if "@" in key:
             local, _, domain = key.rpartition("@")
             if not domain:
-                return (_LOCAL, 0) if local else None
+                return (_Sort.LOCAL, 0) if local else None
             is_tagged = any(char in local for char in manner.delimiters)
-            return (_ADDRESS, 0 if is_tagged else 1) if local and _is_valid(key, parse_mailbox) else None
+            return (_Sort.ADDRESS, 0 if is_tagged else 1) if local and _is_valid(key, parse_mailbox) else None
     if subject == "client":
         if key == "unknown":
-            return _NAMELESS, -1
+            return _Sort.NAMELESS, -1
         network = _network(key)
         if network is not None:
-            return _NETWORK, -network[1]
+            return _Sort.NETWORK, -network[1]
     if manner.takes_subdomains and key.startswith("."):
         return None  # with smtpd_access_maps among parent_domain_matches_subdomains nobody asks for it
     plain = key.removeprefix(".")
     if not _is_valid(plain, parse_domain):
         return None
-    return _DOMAIN, -2 * plain.count(".") + key.startswith(".")
+    return _Sort.DOMAIN, -2 * plain.count(".") + key.startswith(".")
 
 
 def _conditions(
-    kind: int, keys: list[str], result: str, subject: str, name: str, drafts: Drafts, manner: Manner
+    sort: _Sort, keys: list[str], result: str, subject: str, name: str, drafts: Drafts, manner: Manner
 ) -> Iterator[tuple[str, bool]]:
     stem = f"{name} {_word(result)}"
-    match kind:
-        case 0:  # _NULL
+    match sort:
+        case _Sort.NULL:
             yield "sender.is_null", False
-        case 1:  # _ADDRESS
+        case _Sort.ADDRESS:
             yield drafts.membership(f"{subject}.address", stem, "addresses", keys), False
-            if manner.delimiters:
-                tag = f"[{escaped(manner.delimiters)}][^@]*@"
-                tagged = [escaped(key).replace("\\@", "@").replace("@", tag) for key in keys]
-                for chunk in chunks(tagged):
-                    yield f"matches({subject}.address, {json.dumps(f'(?i)^(?:{chunk})$', ensure_ascii=False)})", False
-        case 2:  # _DOMAIN
+            for when in tagged(f"{subject}.address", keys, manner.delimiters):
+                yield when, False
+        case _Sort.DOMAIN:
             fact = {"client": "client.name", "helo": "helo.name"}.get(subject, f"{subject}.domain")
             dotted = [f".{key}" if manner.takes_subdomains and not key.startswith("[") else key for key in keys]
             yield drafts.membership(fact, f"{stem} domains", "domains", dotted), False
-        case 3:  # _LOCAL
-            tag = f"(?:[{escaped(manner.delimiters)}].*)?" if manner.delimiters else ""
-            for chunk in chunks([escaped(key[:-1]) for key in keys]):
-                regex = f"(?i)^(?:{chunk}){tag}$"
-                yield f"matches({subject}.local, {json.dumps(regex, ensure_ascii=False)})", False
-        case 4:  # _NETWORK
+        case _Sort.LOCAL:
+            tag = f"(?:[{_escaped(manner.delimiters)}].*)?" if manner.delimiters else ""
+            for chunk in _chunks([_escaped(key[:-1]) for key in keys]):
+                yield _matches(f"{subject}.local", f"(?i)^(?:{chunk}){tag}$"), False
+        case _Sort.NETWORK:
             networks = [found[0] for key in keys if (found := _network(key)) is not None]
             yield drafts.membership("client.ip", f"{stem} networks", "networks", networks), False
-        case _:
+        case _Sort.NAMELESS:
             yield "not client.name", True
 
 
-def chunks(patterns: list[str]) -> Iterator[str]:
+def _chunks(patterns: list[str]) -> Iterator[str]:
     held: list[str] = []
     for pattern in patterns:
         if held and sum(map(len, held)) + len(pattern) > MAX_CHUNK:
@@ -208,14 +226,14 @@ def chunks(patterns: list[str]) -> Iterator[str]:
         yield "|".join(held)
 
 
-def escaped(text: str) -> str:
+def _escaped(text: str) -> str:
     """For RE2, whose escapes are of ASCII punctuation only."""
     return "".join(char if char.isalnum() or not char.isascii() else f"\\{char}" for char in text)
 
 
-def _is_valid(text: str, parse: object) -> bool:
+def _is_valid(text: str, parse: Callable[[str], object]) -> bool:
     try:
-        parse(text)  # type: ignore[operator]
+        parse(text)
     except ValueError:
         return False
     return True

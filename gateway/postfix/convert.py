@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from gateway.postfix.access import Manner, chunks, escaped
+from gateway.postfix.access import Manner, matching, tagged
 from gateway.postfix.actions import Kind, coded
 from gateway.postfix.drafts import Draft, Drafts, conjunction, disjunction, negation
 from gateway.postfix.facts import Refusal
@@ -125,12 +125,8 @@ def _mark_known(site: Site, drafts: Drafts, delimiters: str) -> None:
     if addresses:
         when = drafts.membership("recipient.address", "relay recipients", "addresses", addresses)
         drafts.add("recipient", _note("relay recipients", when, RELAY_LISTED))
-        if delimiters:
-            tag = f"[{escaped(delimiters)}][^@]*@"
-            tagged = [escaped(each).replace("\\@", "@").replace("@", tag) for each in addresses]
-            for chunk in chunks(tagged):
-                when = f"matches(recipient.address, {json.dumps(f'(?i)^(?:{chunk})$', ensure_ascii=False)})"
-                drafts.add("recipient", _note("relay recipients with a tag", when, RELAY_LISTED))
+        for when in tagged("recipient.address", addresses, delimiters):
+            drafts.add("recipient", _note("relay recipients with a tag", when, RELAY_LISTED))
     if domains:
         when = drafts.membership("recipient.domain", "relay recipient domains", "domains", domains)
         drafts.add("recipient", _note("relay recipients by domain", when, RELAY_LISTED))
@@ -143,9 +139,7 @@ def _note(name: str, when: str, mark: str) -> Draft:
 
 
 def _matched(patterns: tuple[Pattern, ...]) -> str:
-    texts = (f"matches(recipient.address, {json.dumps(each.regex, ensure_ascii=False)})" for each in patterns)
-    signed = (f"not {text}" if each.is_negated else text for text, each in zip(texts, patterns, strict=True))
-    return " and ".join(signed)
+    return " and ".join(matching("recipient.address", each) for each in patterns)
 
 
 def _redirect(site: Site, drafts: Drafts) -> None:

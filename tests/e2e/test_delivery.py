@@ -1,7 +1,5 @@
 """Delivery to hosts of all kinds, what senders are told, and what the postmaster can do about waiting mail."""
 
-import shutil
-import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -36,11 +34,8 @@ SENDER = "alice@example.org"
 @pytest.fixture(scope="module")
 def remote() -> Iterator[Remote]:
     """The world outside."""
-    folder = Path(tempfile.mkdtemp(prefix="smarthost-test-", dir="/tmp"))
-    folder.chmod(0o755)
-    with remote_world(folder) as world:
+    with remote_world() as world:
         yield world
-    shutil.rmtree(folder, ignore_errors=True)
 
 
 @pytest.fixture(scope="module")

@@ -1,12 +1,9 @@
 """From a domain to the host that takes its mail, through all that DNS may answer or fail to answer."""
 
 import contextlib
-import shutil
 import socket
-import tempfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from pathlib import Path
 
 import pytest
 
@@ -22,11 +19,8 @@ MESSAGE = b"From: a@elsewhere.test\r\nSubject: by MX\r\n\r\nA line.\r\n"
 @pytest.fixture(scope="module")
 def remote() -> Iterator[Remote]:
     """The world outside."""
-    folder = Path(tempfile.mkdtemp(prefix="smarthost-test-", dir="/tmp"))
-    folder.chmod(0o755)
-    with remote_world(folder) as world:
+    with remote_world() as world:
         yield world
-    shutil.rmtree(folder, ignore_errors=True)
 
 
 @pytest.fixture(scope="module")

@@ -1,9 +1,6 @@
 """Which way mail takes by a rule's word: `route` and `require_tls`."""
 
-import shutil
-import tempfile
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 
@@ -33,11 +30,8 @@ rules:
 
 @pytest.fixture(scope="module")
 def remote() -> Iterator[Remote]:
-    folder = Path(tempfile.mkdtemp(prefix="smarthost-test-", dir="/tmp"))
-    folder.chmod(0o755)
-    with remote_world(folder) as world:
+    with remote_world() as world:
         yield world
-    shutil.rmtree(folder, ignore_errors=True)
 
 
 @pytest.fixture(scope="module")

@@ -4,8 +4,10 @@ import email
 import email.policy
 import itertools
 import json
+import shutil
 import smtplib
 import sqlite3
+import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from email.message import Message
@@ -57,9 +59,15 @@ def make_certificate(folder: Path, name: str) -> tuple[Path, Path]:
 
 
 @contextmanager
-def remote_world(folder: Path) -> Iterator[Remote]:
-    with NameServer() as dns:
-        yield Remote(folder, dns)
+def remote_world() -> Iterator[Remote]:
+    """In a folder of its own, open to the gateway's user."""
+    folder = Path(tempfile.mkdtemp(prefix="smarthost-test-", dir="/tmp"))
+    folder.chmod(0o755)
+    try:
+        with NameServer() as dns:
+            yield Remote(folder, dns)
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 def send(
