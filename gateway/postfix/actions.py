@@ -55,7 +55,7 @@ def act_of(result: str, cf: MainCf) -> Act:
             return Act(Kind.PERMIT)
         case "PERMIT" if not rest:
             return Act(Kind.PERMIT)
-        case "REJECT" if not _is_restriction(rest):
+        case "REJECT":
             return refusal(cf.get("access_map_reject_code"), rest)
         case "DEFER":
             return refusal(cf.get("access_map_defer_code"), rest)
@@ -80,10 +80,6 @@ def act_of(result: str, cf: MainCf) -> Act:
             return Act(Kind.COMMENT, text=f"{result}: name the host as a [routes.NAME] and choose it by `route`")
         case _:
             return Act(Kind.RESTRICTIONS, text=result)
-
-
-def _is_restriction(rest: str) -> bool:
-    return rest.startswith("_")
 
 
 def _to(key: str, address: str) -> Act:

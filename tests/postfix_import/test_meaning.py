@@ -268,3 +268,8 @@ def test_dunno_of_a_postscreen_list_spares_from_its_later_entries(tmp_path: Path
 def test_relay_transport_to_an_address_is_the_way_of_relayed_domains(tmp_path: Path) -> None:
     found = made(tmp_path, "relay_domains = far.test\nrelay_transport = smtp:[10.1.2.3]:2525", "")
     assert "smtp:10.1.2.3:2525" in found.files["smarthost.toml"]
+
+
+def test_the_text_of_a_refusal_may_begin_with_anything(tmp_path: Path) -> None:
+    made(tmp_path, sender("hash"), "partner.test REJECT _go_ away\n")
+    assert answer(tmp_path, {}) == "reject"
