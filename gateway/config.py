@@ -102,6 +102,7 @@ class Gateway(Section):
     policies: Path = Path("policies")
     user: str = "smarthost"
     recipient_delimiter: Annotated[str, Field(max_length=1)] = "+"
+    sender_specified_routing: tuple[HostName, ...] = ()
     workers: Annotated[int, Field(ge=0, le=12)] = 0  # SMTP processes; 0: one a core
 
 
@@ -343,6 +344,9 @@ def _check_whole(path: Path, config: Config) -> None:
                 raise ConfigError(f"{path}: {section}.host: {error}") from None
         elif isinstance(hop, Route):
             raise ConfigError(f"{path}: {section}.host: missing")
+    foreign = sorted(set(config.gateway.sender_specified_routing) - set(config.domains))
+    if foreign:
+        raise ConfigError(f"{path}: gateway.sender_specified_routing: {foreign[0]} is not in domains")
     early = config.checks.early_talker
     if early.timeout <= early.delay:
         raise ConfigError(f"{path}: checks.early_talker.timeout: must be longer than its delay")

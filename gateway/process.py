@@ -121,7 +121,8 @@ async def drain(process: Process, *parts: Awaitable[None], limit_s: float = DRAI
 
 def directory_of(config: Config, accounts: SqliteAccounts) -> AccountDirectory:
     probed = [name for name, relayed in config.relay_domains.items() if relayed.recipients == "probe"]
-    return AccountDirectory(accounts, config.domains, config.relay_domains, probed, config.gateway.recipient_delimiter)
+    delimiter, routing = config.gateway.recipient_delimiter, config.gateway.sender_specified_routing
+    return AccountDirectory(accounts, config.domains, config.relay_domains, probed, delimiter, routing)
 
 
 def login_of(shared: Shared, accounts: SqliteAccounts) -> LoginGuard:

@@ -33,6 +33,7 @@ def test_every_key_has_its_documented_default(tmp_path: Path) -> None:
             "policies": Path("policies"),
             "user": "smarthost",
             "recipient_delimiter": "+",
+            "sender_specified_routing": (),
             "workers": 0,
         },
         "listen": {

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Protocol
 
-from gateway.core.address import Domain, Mailbox, covering
+from gateway.core.address import Domain, Mailbox, covering, parse_domain
 
 MAX_EXPANSION = 1000  # addresses one alias may lead to
 MAX_DEPTH = 10
@@ -41,6 +41,7 @@ class AliasLoop(ValueError):
 class AccountDirectory:
     """`core.ports.Directory` over accounts. local, relayed, probed (some of relayed): domains in A-labels; of the last
     two one with a leading dot takes its subdomains too. delimiter: what a tag begins with, none: there are no tags.
+    routing: some of local, see `where_routed`.
     """
 
     def __init__(
@@ -50,12 +51,14 @@ class AccountDirectory:
         relayed: Iterable[str],
         probed: Iterable[str] = (),
         delimiter: str = "+",
+        routing: Iterable[str] = (),
     ) -> None:
         self._store = store
         self._local = frozenset(local)
         self._relayed = frozenset(relayed)
         self._probed = frozenset(probed)
         self._delimiter = delimiter
+        self._routing = frozenset(routing)
 
     def is_local(self, domain: Domain) -> bool:
         return domain.ascii in self._local
@@ -73,6 +76,22 @@ class AccountDirectory:
     @property
     def local_domains(self) -> frozenset[str]:
         return self._local
+
+    def where_routed(self, mailbox: Mailbox) -> Mailbox:
+        """Where a sender-specified route within the local part leads: at a domain of `routing` both `user%domain@ours`
+        and `domain!user@ours` are `user@domain`. The mailbox itself where there is none that can be followed.
+        """
+        while mailbox.domain.ascii in self._routing:
+            host, bang, user = mailbox.local_part.partition("!")
+            if not bang:
+                user, _, host = mailbox.local_part.rpartition("%")
+            if not user:
+                break
+            try:
+                mailbox = Mailbox(user, parse_domain(host))
+            except ValueError:
+                break
+        return mailbox
 
     def exists(self, mailbox: Mailbox) -> bool:
         """Somebody gets the mail: an alias that leads nowhere is nobody."""

@@ -182,6 +182,14 @@ def _exclude(site: Site, drafts: Drafts) -> None:
 # --- the files --------------------------------------------------------------------------------------------------------
 
 
+def _routing(cf: MainCf, site: Site, drafts: Drafts) -> list[str]:
+    """The domains that Postfix looks for `%` and `!` at; here that is both or none."""
+    wanted = {cf.get("allow_percent_hack").lower(), cf.get("swap_bangpath").lower()}
+    if len(wanted) > 1:
+        drafts.remark("allow_percent_hack and swap_bangpath: neither % nor ! is followed, as only one of them is yes")
+    return site.local if wanted == {"yes"} else []
+
+
 def _toml(cf: MainCf, site: Site, drafts: Drafts, *, uses_probe: bool) -> str:
     delimiter, hostname = cf.get("recipient_delimiter")[:1], cf.get("myhostname")
     if not is_domain(hostname):
@@ -194,6 +202,7 @@ def _toml(cf: MainCf, site: Site, drafts: Drafts, *, uses_probe: bool) -> str:
         "[gateway]",
         f"hostname = {json.dumps(hostname, ensure_ascii=False)}",
         f"recipient_delimiter = {json.dumps(delimiter)}",
+        f"sender_specified_routing = {json.dumps(_routing(cf, site, drafts))}",
         "",
         "[networks]",
         f"trusted = {json.dumps(site.trusted)}",

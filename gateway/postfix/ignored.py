@@ -13,7 +13,7 @@ _TRANSLATED = re.compile(
     r"|virtual_(?:alias|mailbox)_(?:domains|maps)|local_recipient_maps|alias_maps|alias_database|transport_maps"
     r"|recipient_delimiter|parent_domain_matches_subdomains|smtpd_delay_reject|smtpd_sender_login_maps"
     r"|smtpd_reject_unlisted_(?:sender|recipient)|message_size_limit|smtpd_recipient_limit"
-    r"|smtpd_client_connection_count_limit|allow_percent_hack|postscreen_(?:access_list|greet_action|dnsbl_.*"
+    r"|smtpd_client_connection_count_limit|allow_percent_hack|swap_bangpath|postscreen_(?:access_list|greet_action|dnsbl_.*"
     r"|denylist_action|blacklist_action)|.*_(?:reject|defer)_code|reject_code|maps_rbl_reject_code"
 )
 # Of no account here: folders, processes, banners, times, logs.

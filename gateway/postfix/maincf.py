@@ -19,6 +19,8 @@ DEFAULTS = {
     "mydestination": "$myhostname, localhost.$mydomain, localhost",
     "parent_domain_matches_subdomains": "relay_domains, smtpd_access_maps",
     "recipient_delimiter": "",
+    "allow_percent_hack": "yes",
+    "swap_bangpath": "yes",
     "smtpd_relay_restrictions": "permit_mynetworks, permit_sasl_authenticated, defer_unauth_destination",
     "virtual_alias_maps": "$virtual_maps",
     "virtual_alias_domains": "$virtual_alias_maps",

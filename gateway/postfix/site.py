@@ -148,7 +148,7 @@ def _read_relay_domains(cf: MainCf, site: Site, taken: set[str], drafts: Drafts)
     """An excluded domain is refused by a rule, with its subdomains where they would be relayed."""
     takes_subdomains = "relay_domains" in cf.words("parent_domain_matches_subdomains")
     for word, is_out in _members(cf, "relay_domains", drafts):
-        if not is_domain(word):
+        if not is_domain(word.removeprefix(".")):
             drafts.remark(f"relay_domains: {word} is no domain")
             continue
         dot = word.startswith(".")
@@ -191,7 +191,7 @@ def _members(cf: MainCf, name: str, drafts: Drafts) -> Iterator[tuple[str, bool]
 def _domains(cf: MainCf, name: str, drafts: Drafts) -> list[str]:
     found: dict[str, None] = {}
     for word, is_out in _members(cf, name, drafts):
-        if is_out or word.startswith(".") or not is_domain(word):
+        if is_out or not is_domain(word):
             drafts.remark(f"{name}: {word} is no domain of ours")
             continue
         found[parse_domain(word).ascii] = None
@@ -200,7 +200,7 @@ def _domains(cf: MainCf, name: str, drafts: Drafts) -> list[str]:
 
 def is_domain(text: str) -> bool:
     try:
-        return not parse_domain(text.removeprefix(".")).is_literal
+        return not parse_domain(text).is_literal
     except ValueError:
         return False
 

@@ -226,6 +226,12 @@ class SmtpDriver:
         path = arguments.forward_path or self._postmaster()
         if path is None:
             return NO_POSTMASTER
+        orcpt = arguments.orcpt
+        if session.may_relay:
+            # Before anything is judged, so that what is judged is what gets the mail.
+            routed = self._service.directory.where_routed(path)
+            orcpt = orcpt or ("" if routed == path else f"rfc822;{path}")
+            path = routed
         self._record.recipients.append(str(path))
         kept = self._kept or self._kept_sender
         if kept is not None and kept.verdict.reply is not None and not self._is_role(path):
@@ -245,7 +251,7 @@ class SmtpDriver:
         if decision.verdict.reply is not None:
             return decision.verdict.reply
         self._judge.keep_recipient(context)
-        return Recipient(path, arguments.orcpt, arguments.notify)
+        return Recipient(path, orcpt, arguments.notify)
 
     def _relay_guard(self, session: Session, envelope: Envelope, path: Mailbox) -> Decision | None:
         """No rule opens the gateway: strangers reach our own and our relayed domains, and nobody through them."""

@@ -34,6 +34,39 @@ def test_domains() -> None:
 
 
 @pytest.mark.parametrize(
+    ("address", "routed"),
+    [
+        ("user%remote.test@example.org", "user@remote.test"),
+        ("user%two.test%one.test@example.org", "user%two.test@one.test"),
+        ("user%remote.test%example.org@example.org", "user@remote.test"),
+        ("alice%example.org@example.org", "alice@example.org"),
+        ("remote.test!user@example.org", "user@remote.test"),
+        ("one.test!two.test!user@example.org", "two.test!user@one.test"),
+        ("one.test!user%two.test@example.org", "user%two.test@one.test"),
+        ('"user%remote.test"@example.org', "user@remote.test"),
+        ('"two words%remote.test"@example.org', '"two words"@remote.test'),
+        # No route, or none that can be followed.
+        ("alice@example.org", "alice@example.org"),
+        ("%remote.test@example.org", "%remote.test@example.org"),
+        ("user%@example.org", "user%@example.org"),
+        ("remote.test!@example.org", "remote.test!@example.org"),
+        ("50%!off@example.org", "50%!off@example.org"),
+        ("user%192.0.2.1@example.org", "user%192.0.2.1@example.org"),
+        # Local, relayed and remote domains that look for none.
+        ("user%remote.test@other.example", "user%remote.test@other.example"),
+        ("user%remote.test@partner.example", "user%remote.test@partner.example"),
+        ("user%remote.test@elsewhere.example", "user%remote.test@elsewhere.example"),
+    ],
+)
+def test_where_a_route_in_the_local_part_leads(address: str, routed: str) -> None:
+    who = AccountDirectory(
+        FakeAccounts(ACCOUNTS, ALIASES), ["example.org", "other.example"], ["partner.example"], routing=["example.org"]
+    )
+    assert str(who.where_routed(parse_mailbox(address))) == routed
+    assert directory().where_routed(parse_mailbox(address)) == parse_mailbox(address)
+
+
+@pytest.mark.parametrize(
     ("address", "targets"),
     [
         ("alice@example.org", ["alice@example.org"]),

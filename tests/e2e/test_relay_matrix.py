@@ -324,3 +324,20 @@ def test_no_policy_opens_the_gateway(make_gateway: Callable[..., Gateway], polic
         assert reply_to_recipient(client, RECIPIENTS["remote"]) == DENIED
         assert heading(client.rcpt("victim%remote.test@partner.test")) == DENIED
         assert heading(client.rcpt(RECIPIENTS["local"])) == TAKEN
+
+
+def test_routes_in_local_parts_are_followed_for_those_who_may_relay_and_nobody_else(
+    make_gateway: Callable[..., Gateway],
+) -> None:
+    routing = {"gateway": {"sender_specified_routing": ["example.org"]}}
+    with make_gateway(settings=NO_DNS | PARTNER | routing) as gateway:
+        for probe in PROBES.values():
+            with gateway.smtp("smtp", source=STRANGER) as client:
+                assert client.docmd("MAIL", "FROM:<someone@elsewhere.test>")[0] == 250
+                assert 500 <= client.docmd("RCPT", f"TO:{probe}")[0] < 600, probe
+        with gateway.smtp("smtp", source=TRUSTED) as client:
+            assert reply_to_recipient(client, "victim%remote.test@example.org") == TAKEN
+            assert heading(client.rcpt("remote.test!other@example.org")) == TAKEN
+            assert heading(client.rcpt("nobody%example.org@example.org")) == NO_MAILBOX
+            assert client.data("Subject: x\r\n\r\nx\r\n")[0] == 250
+        assert {row["recipient"] for row in gateway.queue()} == {"victim@remote.test", "other@remote.test"}

@@ -66,6 +66,8 @@ SETTINGS = {
     "a limit over ours": "smtpd_recipient_limit = 99999999\nsmtpd_client_connection_count_limit = 99999999",
     "a host name with a blank": "myhostname = foo bar",
     "no host name": "myhostname =",
+    "a host name with a dot before it": "myhostname = .A",
+    "a key with a dot before it": "virtual_alias_maps = inline:{{.z.test=x},{u@z.test=b@c.test}}",
     "a host name with an emoji": "myhostname = \U0001f600",
     "a delimiter with an emoji": "recipient_delimiter = \U0001f600",
     "a relay host that is none": "relayhost = [foo_bar!]",
