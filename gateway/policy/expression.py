@@ -18,7 +18,20 @@ from gateway.policy.context import ORDER, Context, Need, key_of
 from gateway.policy.lists import NamedList
 from gateway.policy.purefunctions import PURE
 from gateway.policy.syntax import LIST_MARK, ExpressionError, Source, dotted, suggestion
-from gateway.policy.values import PENDING, UNKNOWN, Evaluate, Found, Kind, Mark, both, either, forget, lifted, negated
+from gateway.policy.values import (
+    PENDING,
+    UNKNOWN,
+    Evaluate,
+    Found,
+    Kind,
+    Mark,
+    both,
+    either,
+    forget,
+    lifted,
+    lifted_one,
+    negated,
+)
 
 T = TypeVar("T")
 MAX_DEPTH = 50
@@ -60,12 +73,7 @@ def compile_condition(text: str, stage: Stage, lists: Mapping[str, NamedList]) -
     compiler = _Compiler(Source(text), stage, lists)
     run = compiler.whole(compiler.truth)
     constant = None if compiler.facts else bool(run(_NOWHERE))
-
-    def test(context: Context) -> bool | Mark:
-        value = run(context)
-        return value if value is PENDING or value is UNKNOWN else bool(value)
-
-    return Condition(text, test, tuple(compiler.facts), tuple(compiler.lists), constant)
+    return Condition(text, run, tuple(compiler.facts), tuple(compiler.lists), constant)
 
 
 def compile_number(text: str, stage: Stage, lists: Mapping[str, NamedList]) -> Number:
@@ -185,7 +193,7 @@ class _Compiler:
         is_sum = isinstance(node, ast.BinOp) or (isinstance(node, ast.UnaryOp) and isinstance(node.op, ast.USub))
         if is_written_list or is_plain_literal or found.kind is Kind.IP or is_sum or found.words:
             raise self.source.error(node, "this is always true or always false here; compare it with something")
-        return found.run
+        return found.run if found.kind is Kind.BOOL else lifted_one(bool, found.run)
 
     def _negative(self, node: ast.UnaryOp, depth: int) -> Node:
         inner = self.visit(node.operand, depth + 1)
@@ -347,14 +355,14 @@ def _over(wanted: bool, elements: Evaluate, variable: str, part: Evaluate) -> Ev
         if found is PENDING or found is UNKNOWN:
             return found
         mark: Mark | None = None
-        before = len(context.pending), len(context.unknown)
+        pending, unknown = len(context.pending), len(context.unknown)
         for element in found:
             context.variables[variable] = element
             value = part(context)
             if value is PENDING or value is UNKNOWN:
                 mark = value if mark is None or value is PENDING else mark
             elif bool(value) is wanted:
-                forget(context, before)
+                forget(context, pending, unknown)
                 return wanted
         return mark if mark is not None else not wanted
 

@@ -18,16 +18,18 @@ class NetworkSet:
     """Addresses by prefix: one dict look-up for each prefix length in use."""
 
     def __init__(self, networks: Iterable[IPv4Network | IPv6Network]) -> None:
-        self._by_prefix: dict[tuple[int, int], set[int]] = {}
+        found: dict[int, dict[int, set[int]]] = {0: {}, 4: {}, 6: {}}
         for network in map(_plain_network, networks):
             shift = network.max_prefixlen - network.prefixlen
-            self._by_prefix.setdefault((network.version, shift), set()).add(int(network.network_address) >> shift)
+            found[network.version].setdefault(shift, set()).add(int(network.network_address) >> shift)
+        self._by_prefix = {version: tuple(by_shift.items()) for version, by_shift in found.items()}
 
     def __contains__(self, text: object) -> bool:
         number, version = _number_of(str(text))
-        return any(
-            number >> shift in numbers for (other, shift), numbers in self._by_prefix.items() if other == version
-        )
+        for shift, numbers in self._by_prefix[version]:  # noqa: SIM110  # `any` costs twice as much
+            if number >> shift in numbers:
+                return True
+        return False
 
 
 def network_set(texts: Iterable[str]) -> NetworkSet:

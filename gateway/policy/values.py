@@ -33,10 +33,10 @@ Found = Value | Mark
 Evaluate = Callable[[Any], Any]  # from a Context to a Found
 
 
-def forget(context: Any, before: tuple[int, int]) -> None:
-    """A part has decided: nothing hangs on what the others noted."""
-    del context.pending[before[0] :]
-    del context.unknown[before[1] :]
+def forget(context: Any, pending: int, unknown: int) -> None:
+    """A part has decided, which notes nothing: nothing hangs on what the others noted beyond so many."""
+    del context.pending[pending:]
+    del context.unknown[unknown:]
 
 
 def both(parts: Sequence[Evaluate]) -> Evaluate:
@@ -44,11 +44,12 @@ def both(parts: Sequence[Evaluate]) -> Evaluate:
 
     def run(context: Any) -> object:
         mark: Mark | None = None
-        before = len(context.pending), len(context.unknown)
+        pending, unknown = len(context.pending), len(context.unknown)
         for part in parts:
             value = part(context)
             if not value:
-                forget(context, before)
+                if mark is not None:
+                    forget(context, pending, unknown)
                 return False
             if value is PENDING or (value is UNKNOWN and mark is None):
                 mark = value
@@ -62,14 +63,17 @@ def either(parts: Sequence[Evaluate]) -> Evaluate:
 
     def run(context: Any) -> object:
         mark: Mark | None = None
-        before = len(context.pending), len(context.unknown)
+        pending, unknown = len(context.pending), len(context.unknown)
         for part in parts:
             value = part(context)
-            if value is PENDING or (value is UNKNOWN and mark is None):
-                mark = value
-            elif value and value is not UNKNOWN:
-                forget(context, before)
+            if not value:
+                continue
+            if type(value) is not Mark:
+                if mark is not None:
+                    forget(context, pending, unknown)
                 return True
+            if value is PENDING or mark is None:
+                mark = value
         return False if mark is None else mark
 
     return run
@@ -78,7 +82,7 @@ def either(parts: Sequence[Evaluate]) -> Evaluate:
 def negated(part: Evaluate) -> Evaluate:
     def run(context: Any) -> object:
         value = part(context)
-        return value if value is PENDING or value is UNKNOWN else not value
+        return value if type(value) is Mark else not value
 
     return run
 
