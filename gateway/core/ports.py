@@ -72,8 +72,8 @@ class EarlyTalk(Protocol):
 class Counters(Protocol):
     """Gauges and windows that hold over all processes."""
 
-    def acquire(self, key: str, limit: int) -> bool:
-        """Add one to a gauge unless it has reached `limit`."""
+    def acquire(self, *limits: tuple[str, int]) -> str | None:
+        """Add one to each gauge, by key. Or to none: then the key of one that has reached its limit."""
 
     def release(self, *keys: str) -> None: ...
 

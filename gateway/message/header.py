@@ -9,6 +9,7 @@ import re
 from dataclasses import dataclass
 from email.errors import HeaderParseError
 from email.header import decode_header
+from functools import lru_cache
 
 MAX_HEADER = 256 * 1024  # octets; a longer block counts as malformed and is read up to here
 MAX_DECODED = 4096  # octets of one field that are decoded for rules
@@ -126,7 +127,12 @@ def address_of(value: bytes) -> str | None:
 
     Comments, quoted display names and groups are skipped in one pass, without recursion.
     """
-    text = _without_comments(_guess(value[:MAX_DECODED].replace(b"\r\n", b"")))
+    return _first_address(value[:MAX_DECODED])
+
+
+@lru_cache(maxsize=128)  # several facts of a message ask for the same field
+def _first_address(value: bytes) -> str | None:
+    text = _without_comments(_guess(value.replace(b"\r\n", b"")))
     for part in text.split(","):
         candidate = part.partition("<")[2].partition(">")[0] if "<" in part else part.rpartition(":")[2].rstrip("; ")
         local, at, domain = candidate.strip().rpartition("@")

@@ -8,7 +8,6 @@ import asyncio
 import errno
 import socket
 from collections.abc import Callable
-from contextlib import suppress
 from ipaddress import ip_address
 
 from gateway.core.errors import ConfigError
@@ -87,8 +86,6 @@ class Acceptor:
                 self._loop.call_later(ACCEPT_PAUSE_S, self._resume)
             return
         connection.setblocking(False)
-        with suppress(OSError):
-            connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self._on_connection(connection, (peer[0], peer[1]))
 
     def _resume(self) -> None:

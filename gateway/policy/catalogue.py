@@ -5,6 +5,7 @@ From it come the type checker, the error messages and (docs/policy.md) the refer
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
+from functools import lru_cache
 
 from gateway.core.address import Mailbox, parse_domain, parse_mailbox
 from gateway.core.verdict import Stage
@@ -388,6 +389,7 @@ _VARYING = frozenset(
 )  # fmt: skip
 
 
+@lru_cache(maxsize=4096)  # keys are those of policies and of the catalogue
 def is_varying(key: str) -> bool:
     """Another value at another stage, or for another recipient?"""
     return key in _VARYING or key.startswith("rate(") or of_recipient(key)

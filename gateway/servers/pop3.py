@@ -79,23 +79,19 @@ class Pop3Listener:
     async def _serve(self, connection: socket.socket, ip: str) -> None:
         settings, labels = self._settings, self._name
         by_address = client_key("pop3", ip)
-        if not self._counters.acquire("pop3", settings.connections):
-            self._metrics.connections.labels(labels, "over_limit").inc()
+        limits = ("pop3", settings.connections), (by_address, settings.connections_by_address)
+        full = self._counters.acquire(*limits)
+        if full is not None:
+            reason = "over_address_limit" if full == by_address else "over_limit"
+            self._metrics.connections.labels(labels, reason).inc()
             connection.close()
             return
         try:
-            if not self._counters.acquire(by_address, settings.connections_by_address):
-                self._metrics.connections.labels(labels, "over_address_limit").inc()
-                connection.close()
-                return
-            try:
-                self._metrics.connections.labels(labels, "accepted").inc()
-                with self._metrics.sessions_open.labels(labels).track_inprogress():
-                    await self._converse(connection, ip)
-            finally:
-                self._counters.release(by_address)
+            self._metrics.connections.labels(labels, "accepted").inc()
+            with self._metrics.sessions_open.labels(labels).track_inprogress():
+                await self._converse(connection, ip)
         finally:
-            self._counters.release("pop3")
+            self._counters.release("pop3", by_address)
 
     async def _converse(self, connection: socket.socket, ip: str) -> None:
         implicit = self._name == "pop3s"

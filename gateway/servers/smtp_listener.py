@@ -28,6 +28,7 @@ from gateway.telemetry import log
 TOO_MANY_IN_ALL = reply(421, "4.7.0", "Too many connections; try again later")
 TOO_MANY_FROM_YOU = reply(421, "4.7.0", "Too many connections from your address")
 HANDSHAKE_TIMEOUT_S = 30.0
+IN_ALL = "connections"  # the gauge of all connections
 
 _log = log.get("smtp")
 
@@ -75,26 +76,25 @@ class SmtpListener:
     async def _admit(self, connection: socket.socket, ip: str, port: int) -> None:
         settings, metrics = self._settings, self._service.metrics
         ip = _plain_ip(ip)
-        if not self._service.counters.acquire("connections", settings.connections):
-            self._turn_away(connection, ip, port, TOO_MANY_IN_ALL, "over_limit")
+        is_proxy = ip in settings.proxy_from
+        gauges = self._counted(connection, ip, port, in_all=True, by_address=not is_proxy)
+        if not gauges:
             return
-        gauges: tuple[str, ...] = ("connections",)
         try:
-            if ip in settings.proxy_from:
+            if is_proxy:
                 client = await read_header(connection)
                 if client is None:
                     self._turn_away(connection, ip, port, None, "no_proxy_header")
                     return
                 if client.ip is not None:
                     ip, port = _plain_ip(client.ip), client.port
+                own = self._counted(connection, ip, port, in_all=False, by_address=True)
+                if not own:
+                    return
+                gauges += own
             # Judged by whom the connection is really from: a proxy's rights are never its clients'.
             may_xclient = ip in settings.xclient_from
             is_trusted = ip in settings.trusted and not may_xclient and ip not in settings.proxy_from
-            by_address = client_key("connections", ip)
-            if not self._service.counters.acquire(by_address, settings.connections_by_address):
-                self._turn_away(connection, ip, port, TOO_MANY_FROM_YOU, "over_address_limit")
-                return
-            gauges = (*gauges, by_address)
             session = Session(new_id(), settings.name, ip, port, is_trusted)
             driver = SmtpDriver(self._service, gauges)
             metrics.connections.labels(settings.name, "accepted").inc()
@@ -106,6 +106,22 @@ class SmtpListener:
         finally:
             if gauges:
                 self._service.counters.release(*gauges)
+
+    def _counted(
+        self, connection: socket.socket, ip: str, port: int, *, in_all: bool, by_address: bool
+    ) -> tuple[str, ...]:
+        """The gauges that count the connection from now on; none: a limit was reached, and it was turned away."""
+        settings, key = self._settings, client_key("connections", ip)
+        limits = [(IN_ALL, settings.connections)] if in_all else []
+        limits += [(key, settings.connections_by_address)] if by_address else []
+        full = self._service.counters.acquire(*limits)
+        if full is None:
+            return tuple(gauge for gauge, _ in limits)
+        if full == IN_ALL:
+            self._turn_away(connection, ip, port, TOO_MANY_IN_ALL, "over_limit")
+        else:
+            self._turn_away(connection, ip, port, TOO_MANY_FROM_YOU, "over_address_limit")
+        return ()
 
     async def _start(
         self, connection: socket.socket, session: Session, driver: SmtpDriver, *, may_xclient: bool

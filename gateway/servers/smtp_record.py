@@ -176,8 +176,11 @@ class _Told:
 def _unasked(decision: Decision, context: Context) -> dict[str, object]:
     """The facts of the stage that are here for the asking and that its rules did not ask for."""
     asked = decision.facts
-    found = ((name, read(context)) for name, read in _AT_HAND[decision.stage] if name not in asked)
-    return {name: value for name, value in found if value is not PENDING}
+    found: dict[str, object] = {}
+    for name, read in _AT_HAND[decision.stage]:
+        if name not in asked and (value := read(context)) is not PENDING:
+            found[name] = value
+    return found
 
 
 _MOMENTARY = frozenset({"session.errors", "session.transactions", "recipients.count"})  # asked for at each stage

@@ -3,7 +3,8 @@
 One anonymous shared mapping, made before fork: a set-associative table of buckets of eight entries. A gauge keeps a
 column for each process slot, so that a killed process's share can be dropped; a window counts to its expiry and is
 then forgotten. The lock is a POSIX record lock, which the kernel frees when its holder dies. Bounded: a full bucket
-gives up its window that expires first; an entry with a gauge in use is never given up.
+gives up its window that expires first; an entry with a gauge in use is never given up. A column is written by its own
+process alone (or for it, once it is dead), so giving back takes no lock.
 """
 
 import fcntl
@@ -17,6 +18,7 @@ from hashlib import blake2b
 
 MAX_SLOTS = 16  # processes that may hold gauges
 _ENTRY = struct.Struct(f"<Qdd{MAX_SLOTS}H")  # key, window's expiry (monotonic), window's count, gauge by slot
+_WINDOW = struct.Struct("<Qdd")
 _WAYS = 8
 
 
@@ -24,6 +26,7 @@ class SharedCounters:
     def __init__(self, buckets: int = 4096) -> None:
         self._buckets = buckets
         self._map = mmap.mmap(-1, buckets * _WAYS * _ENTRY.size)
+        self._columns = memoryview(self._map).cast("H")  # a gauge is written in one step: readers see old or new
         self._lock_file = os.memfd_create("smarthost-counters", os.MFD_CLOEXEC)
         self.slot = 0
 
@@ -33,23 +36,23 @@ class SharedCounters:
             raise ValueError(f"slot {slot}, allowed are 0 to {MAX_SLOTS - 1}")
         self.slot = slot
 
-    def acquire(self, key: str, limit: int) -> bool:
-        """Add one to the gauge unless its sum over all processes has reached `limit`."""
+    def acquire(self, *limits: tuple[str, int]) -> str | None:
+        """Add one to each gauge, by key. Or to none: then the key whose sum over all processes is at its limit."""
         with self._locked():
-            offset, entry = self._find(key)
-            if entry is None or sum(entry[3:]) >= limit:
-                return False
-            entry[3 + self.slot] += 1
-            self._put(offset, entry)
-            return True
+            for number, (key, limit) in enumerate(limits):
+                offset, entry = self._find(key)
+                if entry is None or sum(entry[3:]) >= limit:
+                    self.release(*(taken for taken, _ in limits[:number]))
+                    return key
+                self._put(offset, entry)
+                self._columns[self._column(offset)] = int(entry[3 + self.slot]) + 1
+        return None
 
     def release(self, *keys: str) -> None:
-        with self._locked():
-            for key in keys:
-                offset, entry = self._find(key)
-                if entry is not None and entry[3 + self.slot]:
-                    entry[3 + self.slot] -= 1
-                    self._put(offset, entry)
+        for key in keys:
+            offset, entry = self._find(key)
+            if entry is not None and entry[3 + self.slot]:
+                self._columns[self._column(offset)] = int(entry[3 + self.slot]) - 1
 
     def level(self, key: str) -> int:
         with self._locked():
@@ -88,10 +91,7 @@ class SharedCounters:
             for offset in range(0, len(self._map), _ENTRY.size):
                 if self._map[offset : offset + 8] == bytes(8):
                     continue
-                entry = list(_ENTRY.unpack_from(self._map, offset))
-                if entry[3 + slot]:
-                    entry[3 + slot] = 0
-                    self._put(offset, entry)
+                self._columns[self._column(offset, slot)] = 0
 
     @contextmanager
     def _locked(self) -> Iterator[None]:
@@ -102,7 +102,11 @@ class SharedCounters:
             fcntl.lockf(self._lock_file, fcntl.LOCK_UN)
 
     def _put(self, offset: int, entry: list[float]) -> None:
-        _ENTRY.pack_into(self._map, offset, *entry)
+        """All but the gauges, which stand as they are: zero in an entry that is new."""
+        _WINDOW.pack_into(self._map, offset, *entry[:3])
+
+    def _column(self, offset: int, slot: int | None = None) -> int:
+        return (offset + _WINDOW.size) // 2 + (self.slot if slot is None else slot)
 
     def _find(self, key: str) -> tuple[int, list[float] | None]:
         """The key's entry, a free one made its own, or None when all eight of its bucket hold gauges in use."""

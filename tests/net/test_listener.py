@@ -2,8 +2,10 @@
 
 import asyncio
 import socket
+from collections.abc import Callable, Coroutine
 
 import pytest
+import uvloop
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -66,6 +68,25 @@ def test_an_address_in_use_is_a_config_error() -> None:
             bind(f"127.0.0.1:{port}")
 
 
+@pytest.mark.parametrize("run", [asyncio.run, uvloop.run])
+def test_small_replies_are_sent_at_once(run: Callable[[Coroutine[None, None, None]], None]) -> None:
+    """The loop sets TCP_NODELAY on what it is handed, as it knows that it is TCP."""
+
+    async def story() -> None:
+        got: asyncio.Queue[socket.socket] = asyncio.Queue()
+        with bind("127.0.0.1:0") as listening:
+            acceptor = Acceptor(listening, lambda connection, peer: got.put_nowait(connection))
+            with socket.create_connection(listening.getsockname(), timeout=5):
+                connection = await asyncio.wait_for(got.get(), 5)
+                transport, _ = await asyncio.get_running_loop().connect_accepted_socket(asyncio.Protocol, connection)
+                assert connection.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
+                transport.close()
+                await asyncio.sleep(0)
+            acceptor.stop()
+
+    run(story())
+
+
 def test_connections_are_handed_over_with_their_peer() -> None:
     async def story() -> None:
         got: asyncio.Queue[tuple[socket.socket, tuple[str, int]]] = asyncio.Queue()
@@ -75,7 +96,6 @@ def test_connections_are_handed_over_with_their_peer() -> None:
                 connection, peer = await asyncio.wait_for(got.get(), 5)
                 with connection:
                     assert peer == client.getsockname()
-                    assert connection.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
                     assert not connection.getblocking()
             acceptor.stop()
             assert got.empty()

@@ -31,7 +31,7 @@ def test_a_gauge_holds_over_processes() -> None:
     def work(slot: int) -> None:
         counters.attach(slot)
         for _ in range(300):
-            assert counters.acquire("open", 10_000)
+            assert counters.acquire(("open", 10_000)) is None
             counters.hit("events", 1000.0)
         for _ in range(100):
             counters.release("open")
@@ -49,7 +49,7 @@ def test_the_limit_is_never_passed_by_many_processes() -> None:
 
     def work(slot: int) -> None:
         counters.attach(slot)
-        got = sum(counters.acquire("open", 50) for _ in range(40))
+        got = sum(counters.acquire(("open", 50)) is None for _ in range(40))
         os.write(results[slot][1], bytes([got]))
 
     finish(*[in_child(lambda slot=slot: work(slot)) for slot in range(4)])  # type: ignore[misc]
@@ -64,12 +64,12 @@ def test_a_killed_process_frees_the_lock_and_its_share_can_be_dropped() -> None:
 
     def work() -> None:
         counters.attach(3)
-        counters.acquire("open", 10)
+        counters.acquire(("open", 10))
         with counters._locked():
             os._exit(0)
 
     finish(in_child(work))
-    assert counters.acquire("open", 10)
+    assert counters.acquire(("open", 10)) is None
     assert counters.level("open") == 2
     counters.drop_slot(3)
     assert counters.level("open") == 1
@@ -81,13 +81,41 @@ def test_a_killed_process_frees_the_lock_and_its_share_can_be_dropped() -> None:
 def test_release_never_goes_below_zero_nor_into_another_s_share() -> None:
     counters = SharedCounters()
     counters.attach(1)
-    counters.acquire("a", 1)
+    counters.acquire(("a", 1))
     counters.attach(2)
     counters.release("a")
     counters.release("nobody")
     assert counters.level("a") == 1
-    assert not counters.acquire("a", 1)
-    assert not counters.acquire("b", 0)
+    assert counters.acquire(("a", 1)) == "a"
+    assert counters.acquire(("b", 0)) == "b"
+
+
+def test_of_several_gauges_all_are_taken_or_none() -> None:
+    counters = SharedCounters(buckets=1)  # they share a bucket, and one is new where the other has just been found
+    assert counters.acquire(("all", 2), ("address", 1)) is None
+    assert counters.acquire(("all", 2), ("address", 1)) == "address"
+    assert (counters.level("all"), counters.level("address")) == (1, 1)
+    assert counters.acquire(("all", 1), ("other", 1)) == "all"
+    assert counters.acquire(("other", 1), ("all", 1)) == "all"
+    assert (counters.level("all"), counters.level("other")) == (1, 0)
+    counters.release("all", "address")
+    assert (counters.level("all"), counters.level("address")) == (0, 0)
+
+
+def test_giving_back_disturbs_no_window_and_no_other_process() -> None:
+    """Four processes on one entry: they take, count and give back at once, and nothing of it is lost."""
+    counters = SharedCounters(buckets=1)
+
+    def work(slot: int) -> None:
+        counters.attach(slot)
+        for _ in range(2000):
+            assert counters.acquire(("open", 10_000)) is None
+            counters.hit("open", 1000.0)
+            counters.release("open")
+        assert counters.acquire(("open", 10_000)) is None
+
+    finish(*[in_child(lambda slot=slot: work(slot)) for slot in range(4)])  # type: ignore[misc]
+    assert (counters.level("open"), counters.count("open")) == (4, 8000)
 
 
 def test_a_window_counts_from_its_first_event_and_can_be_ended() -> None:
@@ -113,18 +141,18 @@ def test_a_full_bucket_gives_up_the_window_that_ends_first_and_never_a_gauge_in_
     counters = SharedCounters(buckets=1)
     for number in range(7):
         counters.hit(f"w{number}", 1000.0 + number)
-    assert counters.acquire("gauge", 5)
+    assert counters.acquire(("gauge", 5)) is None
     counters.hit("new", 5000.0)
     assert [counters.count(f"w{number}") for number in range(7)] == [0, 1, 1, 1, 1, 1, 1]
     assert (counters.count("new"), counters.level("gauge")) == (1, 1)
     for number in range(7):
-        assert counters.acquire(f"g{number}", 5)
-    assert not counters.acquire("one more", 5)
+        assert counters.acquire((f"g{number}", 5)) is None
+    assert counters.acquire(("one more", 5)) == "one more"
     assert counters.hit("uncounted", 10.0) == 1
     assert counters.count("uncounted") == 0
     assert counters.level("gauge") == 1
     counters.release("g0")
-    assert counters.acquire("one more", 5)
+    assert counters.acquire(("one more", 5)) is None
     assert counters.level("one more") == 1
 
 
