@@ -1,6 +1,7 @@
 """Protocols of the outside world that pure rooms take as arguments."""
 
 from dataclasses import dataclass
+from functools import lru_cache
 from ipaddress import ip_address, ip_network
 from typing import Protocol
 
@@ -85,6 +86,7 @@ class Counters(Protocol):
     def forget(self, key: str) -> None: ...
 
 
+@lru_cache(maxsize=8192)
 def client_key(prefix: str, ip: str) -> str:
     """One key a client: an IPv4 address, or the /64 that an IPv6 client owns whole."""
     address = unmapped(ip_address(ip))

@@ -9,6 +9,7 @@ import ssl
 from collections.abc import Callable, Container
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import lru_cache
 from ipaddress import ip_address
 
 from gateway.core.address import unmapped
@@ -189,6 +190,7 @@ class SmtpListener:
             await self._drained.wait()
 
 
+@lru_cache(maxsize=8192)
 def _plain_ip(text: str) -> str:
     """IPv4-mapped addresses as IPv4, zones dropped."""
     return str(unmapped(ip_address(text.partition("%")[0])))
