@@ -59,7 +59,9 @@ class ReplyReader:
         self._code = match[1]
         if len(self._lines) >= MAX_REPLY_LINES or self._octets > MAX_REPLY:
             raise ReplyError("reply without end")
-        text = "".join(char if " " <= char <= "~" else "?" for char in match[3].decode("utf-8", "replace"))
+        text = match[3].decode("utf-8", "replace")
+        if not (text.isascii() and text.isprintable()):
+            text = "".join(char if " " <= char <= "~" else "?" for char in text)
         status = _STATUS.fullmatch(text)
         if status is not None and status[1][0] == match[1].decode()[0]:
             self._status, text = self._status or status[1], status[2]
