@@ -1,0 +1,268 @@
+"""DKIM signatures checked (RFC 6376, 8301, 8463): dkimpy reads tags and canonicalises, `cryptography` does the sums.
+
+All signatures share one reading of the body. What a stranger can write is bounded: how many signatures are looked at,
+how long each may be, which keys count; a signature that cannot be read is a result with a reason, never an error.
+"""
+
+import asyncio
+import base64
+import hashlib
+import re
+import time
+from collections import defaultdict
+from dataclasses import dataclass, replace
+
+import dkim
+from dkim.canonicalization import CanonicalizationPolicy, InvalidCanonicalizationPolicyError
+from dkim.util import InvalidTagValueList, parse_tag_value
+
+from gateway.core.address import parse_domain
+from gateway.core.ports import DnsFailure, Records, Resolver
+from gateway.message.blob import INLINE_LIMIT, Blob
+from gateway.message.header import Field, Header
+from gateway.senderauth.bodyhash import BodyHashes
+from gateway.senderauth.keys import KeyRefused, PublicKey, parse_key
+
+MAX_SIGNATURES = 10  # looked at, from the top: the others are no result at all
+MAX_SIGNATURE = 16 * 1024  # octets of one field
+CLOCK_SLACK_S = 300  # a signature may have expired so lately, or be made so soon
+RESULTS = ("none", "pass", "fail", "policy", "neutral", "temperror", "permerror")
+_CHUNK = 64 * 1024
+_OCTETS = re.compile("b'([^']*)'")  # as dkimpy shows a value
+_SELECTOR = re.compile(r"[A-Za-z0-9_](?:[A-Za-z0-9_-]*[A-Za-z0-9_])?(?:\.[A-Za-z0-9_](?:[A-Za-z0-9_-]*[A-Za-z0-9_])?)*")
+
+
+@dataclass(frozen=True, slots=True)
+class DkimResult:
+    """One signature. result: one of RESULTS but none (RFC 8601 2.7.1); domain: its d= in A-labels, "" where that cannot
+    be read; selector, algorithm and identity (i=) as written; signature: the first octets of b=, as RFC 6008 tells
+    signatures of one domain apart; reason: what is wrong, or "".
+    """
+
+    result: str
+    domain: str = ""
+    selector: str = ""
+    algorithm: str = ""
+    identity: str = ""
+    signature: str = ""
+    reason: str = ""
+
+
+class _Flaw(Exception):
+    """The signature has a result already: its word and reason."""
+
+    def __init__(self, result: str, reason: str) -> None:
+        super().__init__(reason)
+        self.result = result
+
+
+@dataclass(frozen=True, slots=True)
+class _Signature:
+    """A field whose tags can be read. limit: its l=; names: of the fields that it signs, in lower case, in order."""
+
+    field: Field
+    told: DkimResult
+    forms: CanonicalizationPolicy
+    names: tuple[bytes, ...]
+    body_hash: bytes
+    value: bytes
+    limit: int | None
+
+    @property
+    def body_form(self) -> str:
+        return str(self.forms.body_algorithm.name.decode())
+
+    @property
+    def key_name(self) -> str:
+        return f"{self.told.selector}._domainkey.{self.told.domain}"
+
+
+async def verify_dkim(header: Header, blob: Blob, resolver: Resolver) -> tuple[DkimResult, ...]:
+    """A result for each signature, from the top; none: there is none. The caller has the deadline."""
+    fields = [field for field in header.fields if field.name.lower() == "dkim-signature"][:MAX_SIGNATURES]
+    if not fields:
+        return ()
+    found = [_read(field) for field in fields]
+    readable = [each for each in found if isinstance(each, _Signature)]
+    keys = await _keys({each.key_name for each in readable}, resolver)
+    wanted = [each for each in readable if isinstance(keys[each.key_name], PublicKey)]
+    hashes = BodyHashes((each.body_form, limit) for each in wanted for limit in (each.limit, None))
+    if wanted and blob.size <= INLINE_LIMIT:
+        _hash_body(hashes, blob, header.end)
+    elif wanted:
+        await asyncio.to_thread(_hash_body, hashes, blob, header.end)
+    return tuple(
+        each if isinstance(each, DkimResult) else _verified(each, keys[each.key_name], header, hashes) for each in found
+    )
+
+
+def summary(results: tuple[DkimResult, ...]) -> str:
+    """One word for all: a message is as good as its best signature."""
+    words = {each.result for each in results}
+    order = ("pass", "temperror", "policy", "fail", "permerror", "neutral")  # a temperror may yet be a pass
+    return next((word for word in order if word in words), "none")
+
+
+# --- reading ----------------------------------------------------------------------------------------------------------
+
+
+def _read(field: Field) -> _Signature | DkimResult:
+    if len(field.raw) > MAX_SIGNATURE:
+        return DkimResult("permerror", reason="signature too long")
+    told = DkimResult("permerror")
+    try:
+        tags = parse_tag_value(field.value)
+        for tag in tags.keys() & {b"b", b"bh"}:
+            tags[tag] = b"".join(tags[tag].split())  # dkimpy's look at them is quadratic in their blanks
+        told = _told(tags)
+        _check_times(tags)
+        dkim.validate_signature_fields(tags)
+        return _signature(field, tags, told)
+    except _Flaw as flaw:
+        return replace(told, result=flaw.result, reason=str(flaw))
+    except dkim.ValidationError as error:
+        return replace(told, reason=_plain(_OCTETS.sub(r"\1", str(error))))
+    except InvalidTagValueList:
+        return replace(told, reason="signature cannot be read")
+    except Exception:  # dkimpy's own, on tags that it did not think of
+        return replace(told, reason="signature cannot be read")
+
+
+def _told(tags: dict[bytes, bytes]) -> DkimResult:
+    def text(tag: bytes) -> str:
+        return _plain(tags.get(tag, b"").decode("utf-8", "replace"))
+
+    try:
+        found = parse_domain(tags.get(b"d", b"").decode("utf-8", "replace"))
+        domain = "" if found.is_literal else found.ascii
+    except ValueError:
+        domain = ""
+    return DkimResult("permerror", domain, text(b"s"), text(b"a"), text(b"i"), text(b"b")[:8])
+
+
+def _check_times(tags: dict[bytes, bytes]) -> None:
+    """Ours are stricter than dkimpy's, which lets ten hours pass."""
+    now = time.time()
+    made, ends = (tags.get(tag, b"") for tag in (b"t", b"x"))
+    if ends.isdigit() and int(ends[:20]) < now - CLOCK_SLACK_S:
+        raise _Flaw("fail", "signature expired")
+    if made.isdigit() and int(made[:20]) > now + CLOCK_SLACK_S:
+        raise _Flaw("fail", "signature from the future")
+
+
+def _signature(field: Field, tags: dict[bytes, bytes], told: DkimResult) -> _Signature:
+    if not told.domain:
+        raise _Flaw("permerror", "d= is no domain")
+    if not _SELECTOR.fullmatch(told.selector) or len(told.selector) + len(told.domain) > 240:
+        raise _Flaw("permerror", "s= is no selector")
+    if tags[b"a"] not in (b"rsa-sha256", b"ed25519-sha256"):
+        raise _Flaw("permerror", f"{told.algorithm} counts no more")  # RFC 8301 3.1
+    names = tuple(name.strip().lower() for name in tags[b"h"].split(b":"))
+    if b"from" not in names:
+        raise _Flaw("permerror", "From is not signed")
+    try:
+        forms = CanonicalizationPolicy.from_c_value(tags.get(b"c"))
+    except InvalidCanonicalizationPolicyError:
+        raise _Flaw("permerror", "unknown c=") from None
+    limit = int(tags[b"l"]) if b"l" in tags else None
+    value, body_hash = base64.b64decode(tags[b"b"]), base64.b64decode(tags[b"bh"])
+    return _Signature(field, told, forms, names, body_hash, value, limit)
+
+
+# --- keys -------------------------------------------------------------------------------------------------------------
+
+
+async def _keys(names: set[str], resolver: Resolver) -> dict[str, PublicKey | _Flaw]:
+    async def one(name: str) -> tuple[str, PublicKey | _Flaw]:
+        answer = await resolver.lookup(name, "TXT")
+        if isinstance(answer, DnsFailure):
+            return name, _Flaw("temperror", f"key: DNS {answer.reason}")
+        if not isinstance(answer, Records):
+            return name, _Flaw("permerror", "no key for signature")
+        flaw = "no key for signature"
+        for record in answer.values:
+            try:
+                return name, parse_key(record if isinstance(record, bytes) else b"")
+            except KeyRefused as error:
+                flaw = str(error)
+        return name, _Flaw("permerror", flaw)
+
+    return dict(await asyncio.gather(*map(one, sorted(names))))
+
+
+# --- checking ---------------------------------------------------------------------------------------------------------
+
+
+def _hash_body(hashes: BodyHashes, blob: Blob, start: int) -> None:
+    with blob.open() as file:
+        file.seek(start)
+        while chunk := file.read(_CHUNK):
+            hashes.feed(chunk)
+    hashes.finish()
+
+
+def _verified(signature: _Signature, key: PublicKey | _Flaw, header: Header, hashes: BodyHashes) -> DkimResult:
+    told = signature.told
+    try:
+        if isinstance(key, _Flaw):
+            raise key
+        if key.algorithm != told.algorithm:
+            raise _Flaw("permerror", "key of another kind than the signature")
+        if key.is_strict and told.identity.rpartition("@")[2].lower() not in ("", told.domain):
+            raise _Flaw("permerror", "i= is of a subdomain, and the key wants none")
+        _check(signature, key, header, hashes)
+    except _Flaw as flaw:
+        is_testing = isinstance(key, PublicKey) and key.is_testing and flaw.result != "policy"
+        # RFC 6376 3.6.1: what fails while a domain tests is as if it were unsigned.
+        return replace(told, result="neutral" if is_testing else flaw.result, reason=str(flaw))
+    return replace(told, result="pass")
+
+
+def _check(signature: _Signature, key: PublicKey, header: Header, hashes: BodyHashes) -> None:
+    form, limit = signature.body_form, signature.limit
+    length = hashes.length(form)
+    if limit is not None and limit > length:
+        raise _Flaw("fail", "body shorter than its l=")
+    if hashes.digest(form, limit) != signature.body_hash:
+        raise _Flaw("fail", "body hash did not verify")
+    if not key.verifies(signature.value, _header_digest(signature, header)):
+        raise _Flaw("fail", "signature did not verify")
+    if limit is not None and limit < length:
+        raise _Flaw("policy", "l= leaves a part of the body unsigned")
+    froms = sum(field.name.lower() == "from" for field in header.fields)
+    if froms > signature.names.count(b"from"):
+        raise _Flaw("policy", "a From field is not signed")
+
+
+def _header_digest(signature: _Signature, header: Header) -> bytes:
+    """RFC 6376 3.7: the signed fields, each name's from the bottom up, then the signature itself without its value."""
+    waiting: dict[bytes, list[Field]] = defaultdict(list)
+    for field in header.fields:
+        waiting[field.name.lower().encode()].append(field)
+    chosen = [fields.pop() for name in signature.names if (fields := waiting.get(name))]
+    pairs = [(name, value + b"\r\n") for name, value in map(_parts, chosen)]
+    name, value = _parts(signature.field)
+    canonical = signature.forms.canonicalize_headers([*pairs, (name, _without_value(value))])
+    text = b"".join(name + b":" + value for name, value in canonical)
+    return hashlib.sha256(text.removesuffix(b"\r\n")).digest()
+
+
+def _parts(field: Field) -> tuple[bytes, bytes]:
+    """Name and value with all blanks as they came, without the last line end."""
+    name, _, value = field.raw.partition(b":")
+    return name, value.removesuffix(b"\r\n")
+
+
+def _without_value(text: bytes) -> bytes:
+    """The signature's field with an empty b=, the blanks about its value gone too."""
+    pieces = text.split(b";")
+    for number, piece in enumerate(pieces):
+        key, equals, _ = piece.partition(b"=")
+        if key.strip() == b"b":
+            pieces[number] = key + equals
+    return b";".join(pieces)
+
+
+def _plain(text: str) -> str:
+    """A stranger's words for a reason or a trace: printable ASCII, and not many."""
+    return "".join(char if " " <= char <= "~" else "?" for char in text)[:100]
