@@ -204,6 +204,8 @@ class Checks(Section):
     urls: CheckSettings = CheckSettings()
     uribl: CheckSettings = CheckSettings()
     spf: CheckSettings = CheckSettings(timeout=20.0)
+    dkim: CheckSettings = CheckSettings(timeout=20.0)
+    dmarc: CheckSettings = CheckSettings(timeout=40.0)
     rhsbl: CheckSettings = CheckSettings()
 
 

@@ -13,7 +13,7 @@ from gateway.checks.rates import Rates
 from gateway.checks.recipients import KeepSettings, RelayRecipients
 from gateway.checks.runner import Check, Checks
 from gateway.checks.seen import SeenSenders
-from gateway.checks.senderauth import Spf
+from gateway.checks.senderauth import Dkim, Dmarc, Spf
 from gateway.delivery.probe import Prober
 from gateway.delivery.relay import Relay
 from gateway.process import Process, relay_of, resolver_of
@@ -24,6 +24,7 @@ from gateway.storage.sqlite_state import SqliteState
 class SmtpChecks:
     source: Checks
     memory: Memory
+    authentication: Dmarc
     _relay: Relay
     _state: SqliteState
 
@@ -38,7 +39,8 @@ def make_checks(process: Process) -> SmtpChecks:
     state = SqliteState(config.data / "state.db")
     relay = relay_of(config, resolver, lambda connection: None)
     prober = Prober(relay, process.shared.routes)
-    spf = Spf(resolver)
+    spf, dkim = Spf(resolver), Dkim(resolver)
+    dmarc = Dmarc(resolver, spf, dkim, settings.dmarc.timeout)
     greylist = Greylist(state, spf, GreylistSettings(settings.greylist.delay, settings.greylist.keep))
     rates, seen, links = Rates(process.shared.counters), SeenSenders(state), Links()
 
@@ -59,9 +61,11 @@ def make_checks(process: Process) -> SmtpChecks:
         "greylist": greylist,
         "rates": rates,
         "spf": spf,
+        "dkim": dkim,
+        "dmarc": dmarc,
         "seen": seen,
         "early_talker": EarlyTalkers(settings.early_talker.delay),
         "recipients": RelayRecipients(prober.probe, state, keep),
     }
     deadlines = {name: getattr(settings, name).timeout for name in checks}
-    return SmtpChecks(Checks(checks, deadlines, metrics), Memory(rates, greylist, seen), relay, state)
+    return SmtpChecks(Checks(checks, deadlines, metrics), Memory(rates, greylist, seen), dmarc, relay, state)

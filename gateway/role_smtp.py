@@ -9,8 +9,8 @@ from gateway.process import Process, SystemClock, directory_of, drain, login_of
 from gateway.queue.intake import Intake, IntakeSettings
 from gateway.reload import copied_policy, read_outcome
 from gateway.role_checks import make_checks
-from gateway.servers.smtp import SmtpService, SmtpSettings
 from gateway.servers.smtp_listener import ListenerSettings, SmtpListener
+from gateway.servers.smtp_service import SmtpService, SmtpSettings
 from gateway.smtp.handler import ServerSettings
 from gateway.storage.spool import Spool
 from gateway.storage.sqlite_accounts import SqliteAccounts
@@ -49,6 +49,7 @@ async def run_smtp(process: Process) -> None:
         shadow=shared.shadow,
         source=checks.source,
         memory=checks.memory,
+        authentication=checks.authentication,
         directory=directory,
         intake=intake,
         login=login_of(shared, accounts),

@@ -63,6 +63,8 @@ def test_every_key_has_its_documented_default(tmp_path: Path) -> None:
             **dict.fromkeys(("reverse_dns", "names", "dnsbl", "dnswl", "rates", "urls", "uribl", "rhsbl"), CHECK),
             "greylist": {**CHECK, "delay": 300.0, "keep": 36 * 86400.0},
             "spf": {**CHECK, "timeout": 20.0},
+            "dkim": {**CHECK, "timeout": 20.0},
+            "dmarc": {**CHECK, "timeout": 40.0},
             "early_talker": {**CHECK, "delay": 2.0},
             "seen": {**CHECK, "keep": 180 * 86400.0},
             "recipients": {

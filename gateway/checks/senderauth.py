@@ -1,19 +1,26 @@
-"""spf.result, spf.domain, spf.explanation."""
+"""Sender authentication as facts: spf.*, dkim.*, dmarc.*. DNS trouble is the result `temperror`, never unknown."""
 
+import asyncio
 import time
 from collections import OrderedDict
+from weakref import WeakKeyDictionary
 
 from gateway.core.ports import Resolver
-from gateway.policy.context import Context, Need
-from gateway.policy.values import Found
+from gateway.policy.context import Context, MessageFacts, Need
+from gateway.policy.values import UNKNOWN, Found
+from gateway.senderauth.dkim import DkimResult, summary, verify_dkim
+from gateway.senderauth.dmarc import DmarcResult, evaluate_dmarc
+from gateway.senderauth.results import Authentication
 from gateway.senderauth.spf import SpfResult, check_spf
+from gateway.telemetry import log
 
+_log = log.get("checks")
 KEPT_S = 60.0  # a result is asked for as three facts and by the greylist
 MAX_KEPT = 2000
 
 
 class Spf:
-    """One evaluation for a client, a HELO and a reverse-path; DNS trouble is the result `temperror`, never unknown."""
+    """One evaluation for a client, a HELO and a reverse-path."""
 
     def __init__(self, resolver: Resolver) -> None:
         self._resolver = resolver
@@ -46,3 +53,66 @@ class Spf:
 def _key(context: Context) -> tuple[str, str, str]:
     session = context.session
     return session.client_ip, session.helo, "" if context.reverse_path is None else str(context.reverse_path)
+
+
+class Dkim:
+    """Each message's signatures are checked once."""
+
+    def __init__(self, resolver: Resolver) -> None:
+        self._resolver = resolver
+        self._found: WeakKeyDictionary[MessageFacts, tuple[DkimResult, ...]] = WeakKeyDictionary()
+
+    async def fetch(self, need: Need, context: Context) -> Found:
+        if context.message is None:
+            return UNKNOWN
+        found = await self.results(context.message)
+        if need.name == "dkim.result":
+            return summary(found)
+        return tuple(dict.fromkeys(each.domain for each in found if each.result == "pass"))
+
+    async def results(self, message: MessageFacts) -> tuple[DkimResult, ...]:
+        found = self._found.get(message)
+        if found is None:
+            found = self._found[message] = await verify_dkim(message.header, message.blob, self._resolver)
+        return found
+
+
+class Dmarc:
+    """Each message is evaluated once, over what SPF and DKIM found."""
+
+    def __init__(self, resolver: Resolver, spf: Spf, dkim: Dkim, deadline_s: float) -> None:
+        """deadline_s: of `all`."""
+        self._resolver = resolver
+        self._spf = spf
+        self._dkim = dkim
+        self._deadline_s = deadline_s
+        self._found: WeakKeyDictionary[MessageFacts, DmarcResult] = WeakKeyDictionary()
+
+    async def fetch(self, need: Need, context: Context) -> Found:
+        if context.message is None:
+            return UNKNOWN
+        found = await self.result(context, context.message)
+        if need.name == "dmarc.result":
+            return found.result
+        return (found.domain if need.name == "dmarc.domain" else found.policy) or None
+
+    async def result(self, context: Context, message: MessageFacts) -> DmarcResult:
+        found = self._found.get(message)
+        if found is None:
+            spf = await self._spf.result(context)
+            signatures = await self._dkim.results(message)
+            found = await evaluate_dmarc(message.header, spf, signatures, self._resolver)
+            self._found[message] = found
+        return found
+
+    async def all(self, context: Context, message: MessageFacts) -> Authentication:
+        """For the trace field. What takes longer than the deadline, or fails otherwise, is told as a temperror."""
+        try:
+            async with asyncio.timeout(self._deadline_s):
+                found = await self.result(context, message)
+                return Authentication(await self._spf.result(context), await self._dkim.results(message), found)
+        except Exception as error:
+            if not isinstance(error, TimeoutError):
+                _log.error("authentication failed", exc_info=error)
+            spf = self._spf.known(context) or SpfResult("temperror", "", "mailfrom")
+            return Authentication(spf, (DkimResult("temperror"),), DmarcResult("temperror"))

@@ -3,6 +3,14 @@
 from gateway.message.header import Header
 
 
+def without(block: bytes, raws: tuple[bytes, ...]) -> bytes:
+    """The header block without these fields, whole as they stand in it; each takes its first place away."""
+    for raw in raws:
+        place = 0 if block.startswith(raw) else block.find(b"\n" + raw) + 1
+        block = block[:place] + block[place + len(raw) :]
+    return block
+
+
 def missing_tags(header: Header, tags: tuple[str, ...]) -> tuple[str, ...]:
     """Each tag once, without those that the subject begins with already, in whatever order."""
     field = header.first("Subject")

@@ -299,6 +299,16 @@ def _facts() -> dict[str, Fact]:
         Fact("spf.domain", text, sender, None, "whose record was asked: the sender's domain, or HELO", DNS, "spf"),
         Fact("spf.explanation", text, sender, None, "what the domain says of a fail, or none", DNS, "spf"),
         Fact(
+            "dkim.result", text, message, None, "of the best signature: pass, fail, policy… or none (RFC 8601 2.7.1)",
+            DNS, "dkim", "none",
+        ),
+        Fact("dkim.domains", Kind.LIST, message, None, "whose signatures pass", DNS, "dkim", ()),
+        Fact(
+            "dmarc.result", text, message, None, "none pass fail temperror permerror (RFC 9989)", DNS, "dmarc", "none",
+        ),
+        Fact("dmarc.policy", text, message, None, "what the author's domain wants done on a fail", DNS, "dmarc"),
+        Fact("dmarc.domain", text, message, None, "the author's domain, where From names just one", DNS, "dmarc"),
+        Fact(
             "seen.sender_before", boolean, sender, None, "mail from this reverse-path was delivered before",
             STATE, "seen", neutral=False,
         ),
@@ -327,6 +337,8 @@ _WORDS = {
     "session.direction": ("inbound", "outbound", "internal"),
     "client.reverse_dns": ("pass", "fail", "none"),
     "spf.result": ("none", "neutral", "pass", "fail", "softfail", "temperror", "permerror"),
+    "dkim.result": ("none", "pass", "fail", "policy", "neutral", "temperror", "permerror"),
+    "dmarc.result": ("none", "pass", "fail", "temperror", "permerror"),
     "greylist.state": ("new", "waiting", "passed"),
 }
 

@@ -79,9 +79,9 @@ def layers_from(layers: tuple[Layer, ...], stage: Stage) -> tuple[Layer, ...]:
     return (*layers[:number], *(Layer() for _ in STAGES[number:]))
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False, weakref_slot=True)
 class MessageFacts:
-    """What end of data showed, for the message stage."""
+    """What end of data showed, for the message stage. Checks remember what they learnt of it as long as it lives."""
 
     blob: Blob
     has_8bit: bool

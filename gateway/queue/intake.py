@@ -14,9 +14,10 @@ from gateway.core.transaction import Envelope, Recipient, Session
 from gateway.core.verdict import Action, AddHeader, Bcc, ByRoute, Effect, Protection, Redirect, RequireTls, TagSubject
 from gateway.message import trace
 from gateway.message.blob import Blob
-from gateway.message.edit import missing_tags, tag_subject
+from gateway.message.edit import missing_tags, tag_subject, without
 from gateway.message.header import Header
 from gateway.queue.store import NewMessage, NewRecipient, QueueStore, State
+from gateway.senderauth.results import Authentication, claimed_fields, results_field
 
 _STATES = {Action.HOLD: State.HELD, Action.QUARANTINE: State.QUARANTINED}
 _NEVER = frozenset({"NEVER"})
@@ -63,9 +64,11 @@ class Intake:
         info: Mapping[str, str],
         parts: tuple[Part, ...],
         on_ready: Callable[[], None],
+        authentication: Authentication | None = None,
     ) -> tuple[tuple[str, Part], ...]:
         """The parts by queue id, a discarded one's too, and last the blind copies, a message of their own: once
-        for all, now and by the usual way, whatever becomes of the others. on_ready wakes the runner.
+        for all, now and by the usual way, whatever becomes of the others. on_ready wakes the runner. authentication:
+        told in a trace field, and fields that pretend to be that go.
 
         Aliases are expanded here, so each row is somebody who will get it. Raises what the store does.
         """
@@ -74,7 +77,7 @@ class Intake:
         found = tuple((new_id(), part) for part in (*parts, *([] if copies is None else [copies])))
         only = str(envelope.recipients[0].forward_path) if len(envelope.recipients) == 1 else ""
         messages = [
-            self._message(session, envelope, blob, header, info, part, queue_id, only, now)
+            self._message(session, envelope, blob, header, info, part, queue_id, only, now, authentication)
             for queue_id, part in found
             if part.handling.disposition is not Action.DISCARD
         ]
@@ -94,9 +97,14 @@ class Intake:
         queue_id: str,
         only: str,
         now: float,
+        authentication: Authentication | None,
     ) -> NewMessage:
         hostname, handling = self._settings.hostname, part.handling
         prefix = trace.received(session, hostname, queue_id, only, now, smtputf8=envelope.smtputf8)
+        claimed: tuple[bytes, ...] = ()
+        if authentication is not None:
+            prefix += results_field(hostname, authentication)
+            claimed = claimed_fields(header, hostname)
         if session.is_submission:
             prefix += self._missing_fields(header, queue_id, now)
         prefix += b"".join(
@@ -107,8 +115,9 @@ class Intake:
         offset = 0
         tags = tuple(effect.tag for effect in handling.effects if isinstance(effect, TagSubject))
         missing = missing_tags(header, tags)
-        if missing:
-            prefix += tag_subject(blob.head(header.end), header, " ".join(missing))
+        if missing or claimed:
+            block = without(blob.head(header.end), claimed)
+            prefix += tag_subject(block, header, " ".join(missing)) if missing else block
             offset = header.end
         state = _STATES.get(handling.disposition, State.READY) if handling.disposition else State.READY
         return NewMessage(

@@ -6,36 +6,31 @@ trace has sender and recipient. The relay guard stands here, after whatever the 
 
 import asyncio
 import time
-from collections.abc import Callable, Container
-from dataclasses import dataclass, replace
-from typing import Protocol, cast
+from dataclasses import replace
+from typing import cast
 
-from gateway.accounts.directory import ROLES, AccountDirectory
-from gateway.checks.memory import Memory
+from gateway.accounts.directory import ROLES
 from gateway.core.address import Domain, Mailbox
 from gateway.core.errors import StorageBroken, StorageFull
 from gateway.core.ident import LENGTH, new_id
-from gateway.core.ports import Counters, EarlyTalk
+from gateway.core.ports import EarlyTalk
 from gateway.core.reply import Reply, reply
 from gateway.core.transaction import Envelope, Recipient, Session
 from gateway.core.verdict import Action, Decision, Guard, Stage, Verdict
-from gateway.message.blob import Blob
-from gateway.message.header import MAX_HEADER, Header, parse_header
+from gateway.message.header import MAX_HEADER, parse_header
 from gateway.policy.context import Context, MessageFacts
-from gateway.policy.rules import Policy
-from gateway.queue.intake import Intake, Part
-from gateway.servers.facts import FactSource
-from gateway.servers.login import LockedOut, LoginGuard, SignedIn, WrongPassword
+from gateway.queue.intake import Part
+from gateway.senderauth.results import Authentication
+from gateway.servers.login import LockedOut, SignedIn, WrongPassword
 from gateway.servers.smtp_judge import Judged, SessionJudge
 from gateway.servers.smtp_record import TransactionRecord, plain_message_id, result_of, told_part
+from gateway.servers.smtp_service import SmtpService, SpooledContent
 from gateway.servers.smtp_shadow import Shadow
 from gateway.smtp.data import ContentFacts
 from gateway.smtp.grammar import MailArguments, RcptArguments
 from gateway.smtp.handler import Content
 from gateway.smtp.sasl import Credentials
 from gateway.telemetry import log
-from gateway.telemetry.metrics import Metrics
-from gateway.telemetry.recorder import Recorder
 
 MAX_NULL_RECIPIENTS = 5  # a DSN goes to one; more than a few from a stranger are no DSN
 MAX_SESSION_LOGINS = 5  # failures in one session
@@ -47,46 +42,6 @@ MESSAGE_TIMEOUT = reply(451, "4.3.0", "Checks took too long; try again later")
 WRONG_PASSWORD = reply(535, "5.7.8", "Authentication credentials invalid")
 LOCKED_OUT = reply(454, "4.7.0", "Too many failed logins; try again later")
 NO_POSTMASTER = reply(550, "5.1.1", "No postmaster here")
-
-
-class SpooledContent(Content, Protocol):
-    def end_line(self) -> bytes:
-        """The CRLF that the message's last line lacks, or nothing."""
-
-    def blob(self) -> Blob: ...
-
-
-@dataclass(frozen=True, slots=True)
-class SmtpSettings:
-    hostname: str
-    answer_early: bool = False
-    hops: int = 50
-    message_stage_s: float = 60.0
-    shadow_lookups: int = 0
-
-
-@dataclass(slots=True)
-class SmtpService:
-    """What all sessions of a process share. `policy` and `shadow` are replaced whole at a reload; a session keeps those
-    it began with.
-    """
-
-    settings: SmtpSettings
-    policy: Policy
-    shadow: Policy | None
-    source: FactSource
-    memory: Memory
-    directory: AccountDirectory
-    intake: Intake
-    login: LoginGuard
-    trusted: Container[str]
-    counters: Counters
-    metrics: Metrics
-    recorder: Recorder
-    new_content: Callable[[], SpooledContent]
-    has_room: Callable[[], bool]
-    wake_runner: Callable[[], None]
-    on_broken: Callable[[], None]
 
 
 class SmtpDriver:
@@ -289,20 +244,27 @@ class SmtpDriver:
         try:
             try:
                 async with asyncio.timeout(self._service.settings.message_stage_s):
-                    judged, header, blob = await self._judge_message(session, envelope, spooled, facts)
+                    judged, message = await self._judge_message(session, envelope, spooled, facts)
             except TimeoutError:
-                judged, header, blob = Judged([], MESSAGE_TIMEOUT, ()), Header((), 0, True), None
+                judged, message = Judged([], MESSAGE_TIMEOUT, ()), None
             await self._judge.beside(judged, envelope.recipients)
             for decision, numbers, seen in judged.decisions:
                 names = tuple(str(envelope.recipients[number].forward_path) for number in numbers)
                 self._record.add_decision(decision, names, seen)
-            if judged.refusal is not None or blob is None:
+            if judged.refusal is not None or message is None:
                 content.discard()
                 refusal = judged.refusal or LOCAL_ERROR
                 self._finish("deferred" if refusal.is_temporary else "rejected", refusal)
                 return refusal
             stored = await self._service.intake.accept(
-                session, envelope, blob, header, self._info(session), judged.parts, self._service.wake_runner
+                session,
+                envelope,
+                message.blob,
+                message.header,
+                self._info(session),
+                judged.parts,
+                self._service.wake_runner,
+                await self._authentication(session, envelope, message),
             )
         except BaseException:
             content.discard()
@@ -333,12 +295,13 @@ class SmtpDriver:
 
     async def _judge_message(
         self, session: Session, envelope: Envelope, content: SpooledContent, facts: ContentFacts
-    ) -> tuple[Judged, Header, Blob]:
+    ) -> tuple[Judged, MessageFacts]:
         missing = content.end_line()
         if missing:
             await content.write(missing)
         blob = content.blob()
         header = parse_header(blob.head(MAX_HEADER))
+        message = MessageFacts(blob, facts.has_8bit, header)
         self._record.size = blob.size
         self._record.message_id = plain_message_id(header)
         hops = header.count("Received")
@@ -346,12 +309,22 @@ class SmtpDriver:
             answer = reply(554, "5.4.6", f"Mail loop: {hops} Received fields")
             decision = self._guard(Stage.MESSAGE, Guard.HOPS, answer)
             everybody = tuple(range(len(envelope.recipients)))
-            return Judged([(decision, everybody, None)], decision.verdict.reply, ()), header, blob
+            return Judged([(decision, everybody, None)], decision.verdict.reply, ()), message
         context = self._context(session)
         context.reverse_path = envelope.reverse_path
         context.recipient_count = len(envelope.recipients)
-        context.message = MessageFacts(blob, facts.has_8bit, header)
-        return await self._judge.message(context, envelope.recipients), header, blob
+        context.message = message
+        return await self._judge.message(context, envelope.recipients), message
+
+    async def _authentication(
+        self, session: Session, envelope: Envelope, message: MessageFacts
+    ) -> Authentication | None:
+        """Of strangers' mail. That of own networks and users has nobody to authenticate yet."""
+        if session.may_relay:
+            return None
+        context = self._context(session)
+        context.reverse_path = envelope.reverse_path
+        return await self._service.authentication.all(context, message)
 
     def _info(self, session: Session) -> dict[str, str]:
         return {

@@ -19,8 +19,9 @@ from gateway.core.reply import Reply, reply
 from gateway.core.transaction import Session
 from gateway.net.listener import Acceptor
 from gateway.net.proxy_protocol import read_header
-from gateway.servers.smtp import SmtpDriver, SmtpService
+from gateway.servers.smtp import SmtpDriver
 from gateway.servers.smtp_record import TransactionRecord
+from gateway.servers.smtp_service import SmtpService
 from gateway.smtp.connection import SmtpConnection
 from gateway.smtp.handler import ServerSettings
 from gateway.smtp.server import SmtpServer

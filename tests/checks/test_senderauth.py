@@ -1,12 +1,16 @@
-"""spf.result, spf.domain, spf.explanation, as rules see them."""
+"""spf.*, dkim.* and dmarc.*, as rules see them."""
 
+import gc
 from dataclasses import replace
 
 import pytest
 
-from gateway.checks.senderauth import Spf
-from gateway.policy.context import Context
+from gateway.checks.senderauth import Dkim, Dmarc, Spf
+from gateway.message.blob import MemoryBlob
+from gateway.message.header import parse_header
+from gateway.policy.context import Context, MessageFacts
 from tests.checks.asking import fetch
+from tests.senderauth.signing import MESSAGE, record, rsa_key, signed
 from tests.support.fakes import FakeResolver
 from tests.support.policies import STRANGER, context
 
@@ -86,3 +90,67 @@ def test_hostile_records_are_a_permerror_after_a_bounded_number_of_lookups(recor
     resolver = FakeResolver(*records)
     assert fetch(Spf(resolver), "spf.result", coming()) == "permerror"
     assert len(resolver.asked) <= 120
+
+
+# --- dkim.*, dmarc.* --------------------------------------------------------------------------------------------------
+
+
+def received(octets: bytes, sender: str = "bob@x.test") -> Context:
+    where = coming(sender)
+    where.message = MessageFacts(MemoryBlob(octets), False, parse_header(octets))
+    return where
+
+
+KEY = record(rsa_key()[1])
+POLICY = "_dmarc.sender.example TXT v=DMARC1; p=quarantine"
+
+
+@pytest.mark.parametrize(
+    ("octets", "lines", "wanted"),
+    [
+        (signed(), [KEY, POLICY], ("pass", ("sender.example",), "pass", "quarantine", "sender.example")),
+        (signed().replace(b"Bye", b"bye"), [KEY, POLICY], ("fail", (), "fail", "quarantine", "sender.example")),
+        (signed(), [KEY], ("pass", ("sender.example",), "none", None, "sender.example")),
+        (signed(), [POLICY, "s._domainkey.sender.example FAILS"],
+         ("temperror", (), "temperror", "quarantine", "sender.example")),
+        (signed(), [KEY, "_dmarc.sender.example FAILS"],
+         ("pass", ("sender.example",), "temperror", None, "sender.example")),
+        (signed(signed(), domain=b"list.example"), [KEY, POLICY, record(rsa_key()[1], domain="list.example")],
+         ("pass", ("list.example", "sender.example"), "pass", "quarantine", "sender.example")),
+        (MESSAGE, [POLICY], ("none", (), "fail", "quarantine", "sender.example")),
+        (b"Subject: x\r\n\r\n", [POLICY], ("none", (), "permerror", None, None)),
+    ],
+)  # fmt: skip
+def test_what_signatures_and_the_author_s_domain_say(
+    octets: bytes, lines: list[str], wanted: tuple[object, ...]
+) -> None:
+    resolver = FakeResolver(*lines)
+    dkim = Dkim(resolver)
+    dmarc = Dmarc(resolver, Spf(resolver), dkim)
+    where = received(octets)
+    found = [fetch(dkim, f"dkim.{name}", where) for name in ("result", "domains")]
+    found += [fetch(dmarc, f"dmarc.{name}", where) for name in ("result", "policy", "domain")]
+    assert tuple(found) == wanted
+
+
+def test_spf_vouches_for_the_author_too() -> None:
+    resolver = FakeResolver(POLICY, f"sender.example TXT v=spf1 ip4:{IP} -all")
+    dmarc = Dmarc(resolver, Spf(resolver), Dkim(resolver))
+    assert fetch(dmarc, "dmarc.result", received(MESSAGE, "bounce@sender.example")) == "pass"
+    assert fetch(dmarc, "dmarc.result", received(MESSAGE, "bounce@elsewhere.example")) == "fail"
+
+
+def test_a_message_is_looked_at_once() -> None:
+    resolver = FakeResolver(KEY, POLICY)
+    dkim = Dkim(resolver)
+    dmarc = Dmarc(resolver, Spf(resolver), dkim)
+    where = received(signed())
+    for _ in range(2):
+        fetch(dkim, "dkim.result", where)
+        fetch(dmarc, "dmarc.result", where)
+    asked = [name for name, _ in resolver.asked]
+    assert asked.count("s._domainkey.sender.example") == 1
+    assert asked.count("_dmarc.sender.example") == 1
+    del where
+    gc.collect()
+    assert (len(dkim._found), len(dmarc._found)) == (0, 0)

@@ -1,5 +1,7 @@
 """A real gateway in a temporary folder: two SMTP workers, every role, loopback high ports, stopped by pid."""
 
+import atexit
+import functools
 import json
 import os
 import re
@@ -16,6 +18,7 @@ from types import TracebackType
 
 from gateway.accounts.credentials import hash_password
 from gateway.defaults import write_certificate
+from gateway.demo.nameserver import NameServer
 from gateway.storage.sqlite_accounts import SqliteAccounts
 from tests.support.process import Daemon, Finished, free_port, run, wait_until
 
@@ -89,6 +92,7 @@ class Gateway:
             "networks": {"trusted": ["127.0.0.1/32"]},
             "limits": {"free_space": 0},
             "delivery": {"allow_private": True},
+            "dns": {"servers": [_empty_dns()]},
         }
         sections |= {f'domains."{domain}"': {} for domain in domains}
         for name, values in settings.items():
@@ -249,6 +253,15 @@ class Gateway:
     def wait_mails(self, user: str, count: int, timeout: float = 20.0) -> list[bytes]:
         wait_until(lambda: len(self.mails(user)) >= count, timeout, f"{count} messages for {user}")
         return self.mails(user)
+
+
+@functools.cache
+def _empty_dns() -> str:
+    """Of a name server that knows no name, for gateways whose test has none of its own: nothing is asked outside."""
+    server = NameServer()
+    server.start()
+    atexit.register(server.stop)
+    return server.address
 
 
 def _children(pid: int) -> list[int]:

@@ -1,0 +1,93 @@
+"""Authentication-Results (RFC 8601): what this host found out, as a trace field; and fields that pretend to be that."""
+
+import re
+from dataclasses import dataclass
+
+from gateway.core.address import parse_domain
+from gateway.message.header import Header
+from gateway.senderauth.dkim import DkimResult
+from gateway.senderauth.dmarc import DmarcResult
+from gateway.senderauth.spf import SpfResult
+
+NAME = "Authentication-Results"
+_TOKEN = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`{|}~-]+")  # RFC 2045 5.1
+_UNQUOTABLE = re.compile(r"[^ !#-\[\]-~]")
+_ID = re.compile(r'"(?P<quoted>(?:[^"\\]|\\.)*)"?|(?P<plain>[^\s;()"]*)', re.DOTALL)
+
+
+@dataclass(frozen=True, slots=True)
+class Authentication:
+    """All that was found out of one message."""
+
+    spf: SpfResult
+    dkim: tuple[DkimResult, ...]
+    dmarc: DmarcResult
+
+
+def results_field(authserv_id: str, found: Authentication) -> bytes:
+    """The field with its line ends. Bounded by the number of signatures that are looked at."""
+    parts = [_spf(found.spf), *map(_dkim, found.dkim or (DkimResult("none"),)), _dmarc(found.dmarc)]
+    text = f"{NAME}: {authserv_id};\r\n\t" + ";\r\n\t".join(parts) + "\r\n"
+    return text.encode("ascii")
+
+
+def claimed_fields(header: Header, authserv_id: str) -> tuple[bytes, ...]:
+    """The raw fields that a careless reader could take for this host's own (RFC 8601 5)."""
+    ours = _plain(authserv_id)
+    return tuple(
+        field.raw
+        for field in header.fields
+        if field.name.lower() == NAME.lower() and _plain(_id_of(field.value.decode("utf-8", "replace"))) == ours
+    )
+
+
+def _id_of(value: str) -> str:
+    """What comes first that is no blank and no comment."""
+    at = depth = 0
+    while at < len(value) and (depth or value[at] in " \t\r\n("):
+        depth += (value[at] == "(") - (value[at] == ")")
+        at += 2 if value[at] == "\\" else 1
+    match = _ID.match(value, at)
+    if match is None:
+        return ""
+    return re.sub(r"\\(.)", r"\1", match["quoted"] or "") or match["plain"] or ""
+
+
+def _plain(name: str) -> str:
+    name = name.rstrip(".")
+    try:
+        return parse_domain(name).ascii
+    except ValueError:
+        return name.lower()
+
+
+# --- methods (RFC 8601 2.7) -------------------------------------------------------------------------------------------
+
+
+def _spf(found: SpfResult) -> str:
+    kind = "mailfrom" if found.identity == "mailfrom" else "helo"
+    return f"spf={found.result}" + (f" smtp.{kind}={_value(found.domain)}" if found.domain else "")
+
+
+def _dkim(found: DkimResult) -> str:
+    properties = {
+        "header.d": found.domain, "header.s": found.selector, "header.a": found.algorithm, "header.b": found.signature,
+    }  # fmt: skip
+    return f"dkim={found.result}{_reason(found.reason)}" + "".join(
+        f" {name}={_value(value)}" for name, value in properties.items() if value
+    )
+
+
+def _dmarc(found: DmarcResult) -> str:
+    comment = f" (p={found.policy})" if found.policy else ""
+    author = f" header.from={_value(found.domain)}" if found.domain else ""
+    return f"dmarc={found.result}{comment}{_reason(found.reason)}{author}"
+
+
+def _reason(text: str) -> str:
+    return f' reason="{_UNQUOTABLE.sub("?", text)}"' if text else ""
+
+
+def _value(text: str) -> str:
+    """A token, or a quoted string."""
+    return text if _TOKEN.fullmatch(text) else f'"{_UNQUOTABLE.sub("?", text)}"'
