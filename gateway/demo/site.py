@@ -114,6 +114,7 @@ class Internet:
             [
                 "remote.example MX 10 mail.remote.example.",
                 "mail.remote.example A 127.0.0.1",
+                '_dmarc.bank.example TXT "v=DMARC1; p=reject"',
                 "example.org MX 10 mail.example.org.",
                 "elsewhere.example MX 10 client.elsewhere.example.",
                 "client.elsewhere.example A 127.0.0.9",

@@ -39,6 +39,7 @@ class Tour:
             Stop("an MTA that uses us as relayhost sends out by MX", self._relayhost),
             Stop("a stranger tries to relay through us", self._strangers_relay),
             Stop("mail to somebody who does not exist here", self._unknown_user),
+            Stop("a stranger writes as the bank, whose domain wants that rejected", self._forged),
             Stop(f"a message over the size limit of {SIZE_LIMIT}", self._oversize),
             Stop("a smuggled second message behind a bare LF dot", self._smuggling),
             Stop("bob writes to nobody@remote.example and gets a bounce", self._bounce),
@@ -65,6 +66,12 @@ class Tour:
     def _unknown_user(self) -> tuple[str, str, bool]:
         reply = self._send("dave@elsewhere.example", "zoe@example.org", "Hello", source=STRANGER)
         return reply, "refused at RCPT", reply.startswith("550 5.1.1")
+
+    def _forged(self) -> tuple[str, str, bool]:
+        reply = self._send(
+            "dave@elsewhere.example", "alice@example.org", "Your account", source=STRANGER, author="help@bank.example"
+        )
+        return reply, "refused: nobody vouches for it (SPF, DKIM, DMARC)", reply.startswith("550 5.7.26")
 
     def _oversize(self) -> tuple[str, str, bool]:
         reply = self._send("dave@elsewhere.example", "alice@example.org", "Video", source=STRANGER, octets=1_200_000)
@@ -99,11 +106,19 @@ class Tour:
         return client
 
     def _send(
-        self, sender: str, recipient: str, subject: str, *, source: str = "127.0.0.1", user: str = "", octets: int = 0
+        self,
+        sender: str,
+        recipient: str,
+        subject: str,
+        *,
+        source: str = "127.0.0.1",
+        user: str = "",
+        octets: int = 0,
+        author: str = "",
     ) -> str:
-        """The last reply of the dialogue, as text."""
+        """The last reply of the dialogue, as text. author: what From names, where that is not the sender."""
         message = EmailMessage()
-        message["From"], message["To"], message["Subject"] = sender, recipient, subject
+        message["From"], message["To"], message["Subject"] = author or sender, recipient, subject
         message["Date"], message["Message-ID"] = formatdate(), make_msgid(domain=sender.rpartition("@")[2])
         message.set_content(f"{subject}\n" + "0123456789abcdef" * 4 * (octets // 64) if not octets else "x" * 70 + "\n")
         octets_out = message.as_bytes().replace(b"\n", b"\r\n")
