@@ -14,6 +14,7 @@ from gateway.servers.smtp_service import SmtpService, SmtpSettings
 from gateway.smtp.handler import ServerSettings
 from gateway.storage.spool import Spool
 from gateway.storage.sqlite_accounts import SqliteAccounts
+from gateway.storage.sqlite_dkim import SqliteDkimKeys
 from gateway.storage.sqlite_queue import SqliteQueue
 from gateway.telemetry import log
 
@@ -29,7 +30,9 @@ async def run_smtp(process: Process) -> None:
     spool = Spool(config.data / "spool", reserve=limits.free_space)
     slot = shared.counters.slot
     queue = SqliteQueue(config.data / "queue.db", spool, owner=f"smtp-{slot}", on_broken=process.fail_from_thread)
-    intake = Intake(queue, directory, IntakeSettings(config.gateway.hostname, config.queue.expire), SystemClock())
+    keys = SqliteDkimKeys(config.data / "accounts.db")
+    intake_settings = IntakeSettings(config.gateway.hostname, config.queue.expire)
+    intake = Intake(queue, directory, intake_settings, SystemClock(), keys)
 
     def wake_runner() -> None:
         with suppress(BlockingIOError, ConnectionError):

@@ -6,6 +6,7 @@ from gateway import VERSION
 from gateway.cli.accounts import alias, user
 from gateway.cli.context import Commands, GroupedCommands
 from gateway.cli.control import reload
+from gateway.cli.dkim import dkim
 from gateway.cli.explain import policy_explain
 from gateway.cli.import_postfix import policy_import_postfix
 from gateway.cli.policy import policy
@@ -21,6 +22,7 @@ class SmarthostCommands(GroupedCommands):
         Commands("Set up and run", ("init", "check", "run", "reload")),
         Commands("Policies", ("policy",)),
         Commands("People", ("user", "alias")),
+        Commands("Domains", ("dkim",)),
         Commands("Mail on its way", ("queue", "quarantine", "trace")),
     )
 
@@ -34,7 +36,7 @@ def main() -> None:
     """
 
 
-for command in (init, check, run, reload, policy, user, alias, queue, quarantine, trace):
+for command in (init, check, run, reload, policy, user, alias, dkim, queue, quarantine, trace):
     main.add_command(command)
 policy.add_command(policy_explain)
 policy.add_command(policy_replay)

@@ -80,7 +80,9 @@ def _init(folder: Path, domain: str, hostname: str, non_interactive: bool) -> in
     click.echo(f"Wrote {path}, {folder / 'policies'}, {folder / 'tls'} and {folder / 'data'}.")
     click.echo(f"First account: {address}" + (f"  password: {password}" if non_interactive else ""))
     click.echo(_dns_records(domain, hostname))
-    click.echo("Next: smarthost check, then smarthost run")
+    click.echo(f"  {_first_key(config, domain)}")
+    click.echo("Next: smarthost check, then smarthost run; once the last record is in DNS,")
+    click.echo(f"  smarthost dkim rotate {domain}   has outgoing mail signed")
     return 0
 
 
@@ -92,6 +94,16 @@ def _first_account(config: Config, address: str, password: str) -> None:
     accounts = SqliteAccounts(config.data / "accounts.db")
     accounts.add(address, hash_password(password))
     accounts.close()
+
+
+def _first_key(config: Config, domain: str) -> str:
+    from gateway.cli.dkim import make_key, zone_lines
+    from gateway.storage.sqlite_dkim import SqliteDkimKeys
+
+    keys = SqliteDkimKeys(config.data / "accounts.db")
+    key = make_key(keys, domain)
+    keys.close()
+    return zone_lines(key)
 
 
 def _dns_records(domain: str, hostname: str) -> str:

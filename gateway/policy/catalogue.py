@@ -150,7 +150,7 @@ def _owns_sender(context: Context) -> bool:
     return user is not None and (mailbox is None or context.directory.owns(user, mailbox))
 
 
-def _owns_author(context: Context) -> bool:
+def owns_author(context: Context) -> bool:
     """Nothing that one mail program may read otherwise than we do counts as the user's."""
     user, header = context.session.user, context.header
     field = header.first("From")
@@ -236,7 +236,7 @@ def _facts() -> dict[str, Fact]:
         ("auth.user", text, connect, lambda c: c.session.user, "who signed in, or none"),
         ("auth.method", text, connect, lambda c: c.session.auth_method or None, "PLAIN, LOGIN, or none"),
         ("auth.owns_sender", boolean, sender, _owns_sender, "signed in, and the reverse-path is theirs or null"),
-        ("auth.owns_author", boolean, message, _owns_author, "signed in, and all addresses of From are theirs"),
+        ("auth.owns_author", boolean, message, owns_author, "signed in, and all addresses of From are theirs"),
         ("helo.name", text, helo, lambda c: c.session.helo, "name given by HELO or EHLO"),
         ("helo.is_literal", boolean, helo, _is_literal, "an address literal instead of a name?"),
         ("helo.is_valid", boolean, helo, _is_valid, "a well-formed host name with a dot, or a valid literal"),

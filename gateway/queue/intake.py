@@ -3,6 +3,7 @@
 `accept` returns when blob and rows are on disk; only then may anybody say 250.
 """
 
+import asyncio
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
@@ -13,13 +14,16 @@ from gateway.core.ports import Clock
 from gateway.core.transaction import Envelope, Recipient, Session
 from gateway.core.verdict import Action, AddHeader, Bcc, ByRoute, Effect, Protection, Redirect, RequireTls, TagSubject
 from gateway.message import trace
-from gateway.message.blob import Blob
+from gateway.message.blob import INLINE_LIMIT, Blob
 from gateway.message.edit import missing_tags, tag_subject, without
-from gateway.message.header import Header
+from gateway.message.header import Header, parse_header
 from gateway.queue.store import NewMessage, NewRecipient, QueueStore, State
+from gateway.senderauth.bodyhash import BodyHashes, hash_body
 from gateway.senderauth.results import Authentication, claimed_fields, results_field
+from gateway.senderauth.signing import SigningKey, SigningKeys, keys_for, signature_field
 
 _STATES = {Action.HOLD: State.HELD, Action.QUARANTINE: State.QUARANTINED}
+_RELAXED = "relaxed"
 _NEVER = frozenset({"NEVER"})
 
 
@@ -48,9 +52,25 @@ class Part:
     handling: Handling
 
 
+@dataclass(frozen=True, slots=True)
+class _Seal:
+    """What signs a message: the same body under each part's own header."""
+
+    keys: tuple[SigningKey, ...]
+    body_hash: bytes
+
+    def over(self, block: bytes, now: int) -> bytes:
+        """The signatures for a header block as it will go out, however it was edited."""
+        fields = parse_header(block).fields
+        return b"".join(signature_field(key, fields, self.body_hash, now) for key in self.keys)
+
+
 class Intake:
-    def __init__(self, store: QueueStore, directory: AccountDirectory, settings: IntakeSettings, clock: Clock) -> None:
+    def __init__(
+        self, store: QueueStore, directory: AccountDirectory, settings: IntakeSettings, clock: Clock, keys: SigningKeys
+    ) -> None:
         self._store = store
+        self._keys = keys
         self._directory = directory
         self._settings = settings
         self._clock = clock
@@ -65,19 +85,22 @@ class Intake:
         parts: tuple[Part, ...],
         on_ready: Callable[[], None],
         authentication: Authentication | None = None,
+        *,
+        is_signed: bool = False,
     ) -> tuple[tuple[str, Part], ...]:
         """The parts by queue id, a discarded one's too, and last the blind copies, a message of their own: once
         for all, now and by the usual way, whatever becomes of the others. on_ready wakes the runner. authentication:
-        told in a trace field, and fields that pretend to be that go.
+        told in a trace field, and fields that pretend to be that go. is_signed: by the author's domain, if it has keys.
 
         Aliases are expanded here, so each row is somebody who will get it. Raises what the store does.
         """
         now = self._clock.now()
+        seal = await self._seal(header, blob) if is_signed else None
         copies = self._copies(parts)
         found = tuple((new_id(), part) for part in (*parts, *([] if copies is None else [copies])))
         only = str(envelope.recipients[0].forward_path) if len(envelope.recipients) == 1 else ""
         messages = [
-            self._message(session, envelope, blob, header, info, part, queue_id, only, now, authentication)
+            self._message(session, envelope, blob, header, info, part, queue_id, only, now, authentication, seal)
             for queue_id, part in found
             if part.handling.disposition is not Action.DISCARD
         ]
@@ -98,6 +121,7 @@ class Intake:
         only: str,
         now: float,
         authentication: Authentication | None,
+        seal: _Seal | None,
     ) -> NewMessage:
         hostname, handling = self._settings.hostname, part.handling
         prefix = trace.received(session, hostname, queue_id, only, now, smtputf8=envelope.smtputf8)
@@ -119,6 +143,8 @@ class Intake:
             block = without(blob.head(header.end), claimed)
             prefix += tag_subject(block, header, " ".join(missing)) if missing else block
             offset = header.end
+        if seal is not None:
+            prefix = seal.over(prefix + (b"" if offset else blob.head(header.end)), int(now)) + prefix
         state = _STATES.get(handling.disposition, State.READY) if handling.disposition else State.READY
         return NewMessage(
             queue_id=queue_id,
@@ -138,6 +164,18 @@ class Intake:
             route=_route(handling.effects),
             protection=_protection(handling.effects),
         )
+
+    async def _seal(self, header: Header, blob: Blob) -> _Seal | None:
+        """By the keys of the author's domain, if it has any."""
+        keys = keys_for(header, self._keys)
+        if not keys:
+            return None
+        hashes = BodyHashes([(_RELAXED, None)])
+        if blob.size <= INLINE_LIMIT:
+            hash_body(hashes, blob, header.end)
+        else:
+            await asyncio.to_thread(hash_body, hashes, blob, header.end)
+        return _Seal(keys, hashes.digest(_RELAXED, None))
 
     def _missing_fields(self, header: Header, queue_id: str, now: float) -> bytes:
         # RFC 6409 8.1, 8.2: a submission server adds what a mail program forgot; a relay never does.

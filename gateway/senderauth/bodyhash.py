@@ -7,9 +7,12 @@ import hashlib
 from collections.abc import Iterable
 from typing import Protocol
 
+from gateway.message.blob import Blob
+
 _BLANK = b" \t\r\n"
 _EMPTY_LINES = b"\r\n" * 4096
 _ALL = -1
+_CHUNK = 64 * 1024
 
 
 class BodyHashes:
@@ -46,6 +49,15 @@ class BodyHashes:
 
     def digest(self, form: str, limit: int | None) -> bytes:
         return self._outputs[form].digest(_ALL if limit is None else limit)
+
+
+def hash_body(hashes: BodyHashes, blob: Blob, start: int) -> None:
+    """Feed and finish. start: the body's offset. Reads a file where the blob is one."""
+    with blob.open() as file:
+        file.seek(start)
+        while chunk := file.read(_CHUNK):
+            hashes.feed(chunk)
+    hashes.finish()
 
 
 class _Output:

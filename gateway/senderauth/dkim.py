@@ -6,10 +6,8 @@ how long each may be, which keys count; a signature that cannot be read is a res
 
 import asyncio
 import base64
-import hashlib
 import re
 import time
-from collections import defaultdict
 from dataclasses import dataclass, replace
 
 import dkim
@@ -20,14 +18,14 @@ from gateway.core.address import parse_domain
 from gateway.core.ports import DnsFailure, Records, Resolver
 from gateway.message.blob import INLINE_LIMIT, Blob
 from gateway.message.header import Field, Header
-from gateway.senderauth.bodyhash import BodyHashes
+from gateway.senderauth.bodyhash import BodyHashes, hash_body
+from gateway.senderauth.headerhash import header_digest
 from gateway.senderauth.keys import KeyRefused, PublicKey, parse_key
 
 MAX_SIGNATURES = 10  # looked at, from the top: the others are no result at all
 MAX_SIGNATURE = 16 * 1024  # octets of one field
 CLOCK_SLACK_S = 300  # a signature may have expired so lately, or be made so soon
 RESULTS = ("none", "pass", "fail", "policy", "neutral", "temperror", "permerror")
-_CHUNK = 64 * 1024
 _OCTETS = re.compile("b'([^']*)'")  # as dkimpy shows a value
 _SELECTOR = re.compile(r"[A-Za-z0-9_](?:[A-Za-z0-9_-]*[A-Za-z0-9_])?(?:\.[A-Za-z0-9_](?:[A-Za-z0-9_-]*[A-Za-z0-9_])?)*")
 
@@ -88,9 +86,9 @@ async def verify_dkim(header: Header, blob: Blob, resolver: Resolver) -> tuple[D
     wanted = [each for each in readable if isinstance(keys[each.key_name], PublicKey)]
     hashes = BodyHashes((each.body_form, limit) for each in wanted for limit in (each.limit, None))
     if wanted and blob.size <= INLINE_LIMIT:
-        _hash_body(hashes, blob, header.end)
+        hash_body(hashes, blob, header.end)
     elif wanted:
-        await asyncio.to_thread(_hash_body, hashes, blob, header.end)
+        await asyncio.to_thread(hash_body, hashes, blob, header.end)
     return tuple(
         each if isinstance(each, DkimResult) else _verified(each, keys[each.key_name], header, hashes) for each in found
     )
@@ -193,14 +191,6 @@ async def _keys(names: set[str], resolver: Resolver) -> dict[str, PublicKey | _F
 # --- checking ---------------------------------------------------------------------------------------------------------
 
 
-def _hash_body(hashes: BodyHashes, blob: Blob, start: int) -> None:
-    with blob.open() as file:
-        file.seek(start)
-        while chunk := file.read(_CHUNK):
-            hashes.feed(chunk)
-    hashes.finish()
-
-
 def _verified(signature: _Signature, key: PublicKey | _Flaw, header: Header, hashes: BodyHashes) -> DkimResult:
     told = signature.told
     try:
@@ -225,42 +215,14 @@ def _check(signature: _Signature, key: PublicKey, header: Header, hashes: BodyHa
         raise _Flaw("fail", "body shorter than its l=")
     if hashes.digest(form, limit) != signature.body_hash:
         raise _Flaw("fail", "body hash did not verify")
-    if not key.verifies(signature.value, _header_digest(signature, header)):
+    digest = header_digest(signature.forms, header.fields, signature.names, signature.field.raw)
+    if not key.verifies(signature.value, digest):
         raise _Flaw("fail", "signature did not verify")
     if limit is not None and limit < length:
         raise _Flaw("policy", "l= leaves a part of the body unsigned")
     froms = sum(field.name.lower() == "from" for field in header.fields)
     if froms > signature.names.count(b"from"):
         raise _Flaw("policy", "a From field is not signed")
-
-
-def _header_digest(signature: _Signature, header: Header) -> bytes:
-    """RFC 6376 3.7: the signed fields, each name's from the bottom up, then the signature itself without its value."""
-    waiting: dict[bytes, list[Field]] = defaultdict(list)
-    for field in header.fields:
-        waiting[field.name.lower().encode()].append(field)
-    chosen = [fields.pop() for name in signature.names if (fields := waiting.get(name))]
-    pairs = [(name, value + b"\r\n") for name, value in map(_parts, chosen)]
-    name, value = _parts(signature.field)
-    canonical = signature.forms.canonicalize_headers([*pairs, (name, _without_value(value))])
-    text = b"".join(name + b":" + value for name, value in canonical)
-    return hashlib.sha256(text.removesuffix(b"\r\n")).digest()
-
-
-def _parts(field: Field) -> tuple[bytes, bytes]:
-    """Name and value with all blanks as they came, without the last line end."""
-    name, _, value = field.raw.partition(b":")
-    return name, value.removesuffix(b"\r\n")
-
-
-def _without_value(text: bytes) -> bytes:
-    """The signature's field with an empty b=, the blanks about its value gone too."""
-    pieces = text.split(b";")
-    for number, piece in enumerate(pieces):
-        key, equals, _ = piece.partition(b"=")
-        if key.strip() == b"b":
-            pieces[number] = key + equals
-    return b";".join(pieces)
 
 
 def _plain(text: str) -> str:

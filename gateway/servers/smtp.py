@@ -18,6 +18,7 @@ from gateway.core.reply import Reply, reply
 from gateway.core.transaction import Envelope, Recipient, Session
 from gateway.core.verdict import Action, Decision, Guard, Stage, Verdict
 from gateway.message.header import MAX_HEADER, parse_header
+from gateway.policy.catalogue import owns_author
 from gateway.policy.context import Context, MessageFacts
 from gateway.queue.intake import Part
 from gateway.senderauth.results import Authentication
@@ -244,14 +245,15 @@ class SmtpDriver:
         try:
             try:
                 async with asyncio.timeout(self._service.settings.message_stage_s):
-                    judged, message = await self._judge_message(session, envelope, spooled, facts)
+                    judged, context = await self._judge_message(session, envelope, spooled, facts)
             except TimeoutError:
-                judged, message = Judged([], MESSAGE_TIMEOUT, ()), None
+                judged, context = Judged([], MESSAGE_TIMEOUT, ()), None
             await self._judge.beside(judged, envelope.recipients)
             for decision, numbers, seen in judged.decisions:
                 names = tuple(str(envelope.recipients[number].forward_path) for number in numbers)
                 self._record.add_decision(decision, names, seen)
-            if judged.refusal is not None or message is None:
+            message = None if context is None else context.message
+            if judged.refusal is not None or context is None or message is None:
                 content.discard()
                 refusal = judged.refusal or LOCAL_ERROR
                 self._finish("deferred" if refusal.is_temporary else "rejected", refusal)
@@ -264,7 +266,9 @@ class SmtpDriver:
                 self._info(session),
                 judged.parts,
                 self._service.wake_runner,
-                await self._authentication(session, envelope, message),
+                await self._authentication(context, message),
+                # No user gets another's name vouched for, whatever the policy lets them write.
+                is_signed=session.may_relay and (session.user is None or owns_author(context)),
             )
         except BaseException:
             content.discard()
@@ -295,13 +299,17 @@ class SmtpDriver:
 
     async def _judge_message(
         self, session: Session, envelope: Envelope, content: SpooledContent, facts: ContentFacts
-    ) -> tuple[Judged, MessageFacts]:
+    ) -> tuple[Judged, Context]:
+        """The context has the message."""
         missing = content.end_line()
         if missing:
             await content.write(missing)
         blob = content.blob()
         header = parse_header(blob.head(MAX_HEADER))
-        message = MessageFacts(blob, facts.has_8bit, header)
+        context = self._context(session)
+        context.reverse_path = envelope.reverse_path
+        context.recipient_count = len(envelope.recipients)
+        context.message = MessageFacts(blob, facts.has_8bit, header)
         self._record.size = blob.size
         self._record.message_id = plain_message_id(header)
         hops = header.count("Received")
@@ -309,22 +317,12 @@ class SmtpDriver:
             answer = reply(554, "5.4.6", f"Mail loop: {hops} Received fields")
             decision = self._guard(Stage.MESSAGE, Guard.HOPS, answer)
             everybody = tuple(range(len(envelope.recipients)))
-            return Judged([(decision, everybody, None)], decision.verdict.reply, ()), message
-        context = self._context(session)
-        context.reverse_path = envelope.reverse_path
-        context.recipient_count = len(envelope.recipients)
-        context.message = message
-        return await self._judge.message(context, envelope.recipients), message
+            return Judged([(decision, everybody, None)], decision.verdict.reply, ()), context
+        return await self._judge.message(context, envelope.recipients), context
 
-    async def _authentication(
-        self, session: Session, envelope: Envelope, message: MessageFacts
-    ) -> Authentication | None:
+    async def _authentication(self, context: Context, message: MessageFacts) -> Authentication | None:
         """Of strangers' mail. That of own networks and users has nobody to authenticate yet."""
-        if session.may_relay:
-            return None
-        context = self._context(session)
-        context.reverse_path = envelope.reverse_path
-        return await self._service.authentication.all(context, message)
+        return None if context.session.may_relay else await self._service.authentication.all(context, message)
 
     def _info(self, session: Session) -> dict[str, str]:
         return {

@@ -21,6 +21,11 @@ MIGRATIONS = (
     CREATE TABLE alias(address TEXT NOT NULL, target TEXT NOT NULL, position INTEGER NOT NULL,
         PRIMARY KEY(address, position))
     """,
+    """
+    CREATE TABLE dkim_key(
+        domain TEXT NOT NULL, selector TEXT NOT NULL, private BLOB NOT NULL, state TEXT NOT NULL,
+        created REAL NOT NULL, changed REAL NOT NULL, PRIMARY KEY(domain, selector))
+    """,
 )
 
 
