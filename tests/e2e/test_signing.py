@@ -10,6 +10,7 @@ import pytest
 from gateway.message.blob import MemoryBlob
 from gateway.message.header import parse_header
 from gateway.senderauth.dkim import verify_dkim
+from tests.senderauth.opinions import opendkim_results, opinions_missing, rspamd
 from tests.support.fakes import FakeResolver
 from tests.support.gateway import Gateway
 from tests.support.remote import Remote, remote_world
@@ -81,6 +82,18 @@ def test_an_mta_s_mail_is_signed_too_and_a_signature_that_it_has_stays_good(gate
             client.sendmail(ALICE, [f"x@{domain}"], signed_before)
         (taken,) = sink.wait_messages(1)
     assert results(taken.data) == BOTH + BOTH
+
+
+@pytest.mark.peers
+@pytest.mark.skipif(opinions_missing() is not None, reason=str(opinions_missing()))
+def test_others_find_the_signatures_good(gateway: Gateway, remote: Remote) -> None:
+    message = sent(gateway, remote, ALICE, ALICE)
+    (found,) = opendkim_results([message], remote.dns.address)
+    assert list(found.values()) == ["pass", "pass"]
+    with rspamd(remote.dns.address) as second:
+        opinion = second.ask(message, "203.0.113.7", "mx.test", ALICE)
+    assert set(opinion.dkim.values()) == {"pass"}
+    assert len(opinion.dkim) == 2
 
 
 def test_a_large_message(gateway: Gateway, remote: Remote) -> None:
