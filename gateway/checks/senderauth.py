@@ -105,10 +105,10 @@ class Dmarc:
             self._found[message] = found
         return found
 
-    async def all(self, context: Context, message: MessageFacts) -> Authentication:
-        """For the trace field. What takes longer than the deadline, or fails otherwise, is told as a temperror."""
+    async def all(self, context: Context, message: MessageFacts, seconds: float) -> Authentication:
+        """For the trace field. What takes longer, or fails otherwise, is told as a temperror."""
         try:
-            async with asyncio.timeout(self._deadline_s):
+            async with asyncio.timeout(max(0.0, min(seconds, self._deadline_s))):
                 found = await self.result(context, message)
                 return Authentication(await self._spf.result(context), await self._dkim.results(message), found)
         except Exception as error:

@@ -266,7 +266,7 @@ class SmtpDriver:
                 self._info(session),
                 judged.parts,
                 self._service.wake_runner,
-                await self._authentication(context, message),
+                await self._authentication(context, message, started),
                 # No user gets another's name vouched for, whatever the policy lets them write.
                 is_signed=session.may_relay and (session.user is None or owns_author(context)),
             )
@@ -320,9 +320,14 @@ class SmtpDriver:
             return Judged([(decision, everybody, None)], decision.verdict.reply, ()), context
         return await self._judge.message(context, envelope.recipients), context
 
-    async def _authentication(self, context: Context, message: MessageFacts) -> Authentication | None:
-        """Of strangers' mail. That of own networks and users has nobody to authenticate yet."""
-        return None if context.session.may_relay else await self._service.authentication.all(context, message)
+    async def _authentication(self, context: Context, message: MessageFacts, started: float) -> Authentication | None:
+        """Of strangers' mail, in what is left of the message stage's time, which began with `started`. That of own
+        networks and users has nobody to authenticate yet.
+        """
+        if context.session.may_relay:
+            return None
+        left = started + self._service.settings.message_stage_s - time.perf_counter()
+        return await self._service.authentication.all(context, message, left)
 
     def _info(self, session: Session) -> dict[str, str]:
         return {

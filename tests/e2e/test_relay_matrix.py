@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.gateway import STRANGER, Gateway
+from tests.support.gateway import STRANGER, Gateway, quick_dns
 
 TRUSTED = "127.0.0.1"
 USER = "bob@example.org"
@@ -19,9 +19,13 @@ RECIPIENTS = {
     "remote": "victim@remote.test",
     "relayed": "someone@partner.test",
 }
-NO_DNS = {"dns": {"servers": ["127.0.0.1:9"]}}  # nothing here is to be delivered outside
 PARTNER: dict[str, dict[str, object]] = {'relay_domains."partner.test"': {"host": "smtp:127.0.0.1:9"}}
 TAKEN, NO_MAILBOX, DENIED = "250 2.1.5", "550 5.1.1", "554 5.7.1"
+
+
+def no_dns() -> dict[str, dict[str, object]]:
+    """Nothing here is to be delivered outside."""
+    return {"dns": {"servers": [quick_dns("servfail")]}}
 
 
 @pytest.fixture(scope="module")
@@ -29,7 +33,7 @@ def gateway() -> Iterator[Gateway]:
     """One gateway with a local and a relayed domain."""
     folder = Path(tempfile.mkdtemp(prefix="smarthost-test-", dir="/tmp"))
     folder.chmod(0o755)
-    with Gateway(folder / "gateway", settings=NO_DNS | PARTNER) as running:
+    with Gateway(folder / "gateway", settings=no_dns() | PARTNER) as running:
         yield running
     shutil.rmtree(folder, ignore_errors=True)
 
@@ -169,7 +173,7 @@ def proxied() -> Iterator[Gateway]:
         "listen": {"proxy_from": [f"{PROXY}/32"], "xclient_from": [f"{FRONT}/32"]},
         "networks": {"trusted": ["127.0.0.0/8"]},
     }
-    with Gateway(folder / "gateway", settings=NO_DNS | settings) as running:
+    with Gateway(folder / "gateway", settings=no_dns() | settings) as running:
         yield running
     shutil.rmtree(folder, ignore_errors=True)
 
@@ -319,7 +323,7 @@ def test_no_policy_opens_the_gateway(make_gateway: Callable[..., Gateway], polic
     """Rules that accept everybody, or none at all, still leave the fixed guard."""
     opened = "stage: recipient\nrules:\n  - accept: everybody\n    when: true\n"
     replaced = {"40-recipient.yaml": opened if policies == "open" else "stage: recipient\nrules: []\n"}
-    gateway = make_gateway(settings=NO_DNS | PARTNER, policies=replaced)
+    gateway = make_gateway(settings=no_dns() | PARTNER, policies=replaced)
     with gateway, gateway.smtp("smtp", source=STRANGER) as client:
         assert reply_to_recipient(client, RECIPIENTS["remote"]) == DENIED
         assert heading(client.rcpt("victim%remote.test@partner.test")) == DENIED
@@ -330,7 +334,7 @@ def test_routes_in_local_parts_are_followed_for_those_who_may_relay_and_nobody_e
     make_gateway: Callable[..., Gateway],
 ) -> None:
     routing = {"gateway": {"sender_specified_routing": ["example.org"]}}
-    with make_gateway(settings=NO_DNS | PARTNER | routing) as gateway:
+    with make_gateway(settings=no_dns() | PARTNER | routing) as gateway:
         for probe in PROBES.values():
             with gateway.smtp("smtp", source=STRANGER) as client:
                 assert client.docmd("MAIL", "FROM:<someone@elsewhere.test>")[0] == 250

@@ -92,7 +92,7 @@ class Gateway:
             "networks": {"trusted": ["127.0.0.1/32"]},
             "limits": {"free_space": 0},
             "delivery": {"allow_private": True},
-            "dns": {"servers": [_empty_dns()]},
+            "dns": {"servers": [quick_dns()]},
         }
         sections |= {f'domains."{domain}"': {} for domain in domains}
         for name, values in settings.items():
@@ -256,9 +256,12 @@ class Gateway:
 
 
 @functools.cache
-def _empty_dns() -> str:
-    """Of a name server that knows no name, for gateways whose test has none of its own: nothing is asked outside."""
+def quick_dns(fault: str | None = None) -> str:
+    """Of a name server that knows no name, or answers all with a fault, for gateways whose test has none of its own:
+    nothing is asked outside.
+    """
     server = NameServer()
+    server.fault("*", fault)
     server.start()
     atexit.register(server.stop)
     return server.address
