@@ -206,6 +206,7 @@ class Checks(Section):
     spf: CheckSettings = CheckSettings(timeout=20.0)
     dkim: CheckSettings = CheckSettings(timeout=20.0)
     dmarc: CheckSettings = CheckSettings(timeout=40.0)
+    arc: CheckSettings = CheckSettings(timeout=20.0)
     rhsbl: CheckSettings = CheckSettings()
 
 

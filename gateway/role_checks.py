@@ -13,7 +13,7 @@ from gateway.checks.rates import Rates
 from gateway.checks.recipients import KeepSettings, RelayRecipients
 from gateway.checks.runner import Check, Checks
 from gateway.checks.seen import SeenSenders
-from gateway.checks.senderauth import Dkim, Dmarc, Spf
+from gateway.checks.senderauth import Arc, Dkim, Dmarc, Spf
 from gateway.delivery.probe import Prober
 from gateway.delivery.relay import Relay
 from gateway.process import Process, relay_of, resolver_of
@@ -39,8 +39,8 @@ def make_checks(process: Process) -> SmtpChecks:
     state = SqliteState(config.data / "state.db")
     relay = relay_of(config, resolver, lambda connection: None)
     prober = Prober(relay, process.shared.routes)
-    spf, dkim = Spf(resolver), Dkim(resolver)
-    dmarc = Dmarc(resolver, spf, dkim, settings.dmarc.timeout)
+    spf, dkim, arc = Spf(resolver), Dkim(resolver), Arc(resolver)
+    dmarc = Dmarc(resolver, spf, dkim, arc, settings.dmarc.timeout)
     greylist = Greylist(state, spf, GreylistSettings(settings.greylist.delay, settings.greylist.keep))
     rates, seen, links = Rates(process.shared.counters), SeenSenders(state), Links()
 
@@ -62,6 +62,7 @@ def make_checks(process: Process) -> SmtpChecks:
         "rates": rates,
         "spf": spf,
         "dkim": dkim,
+        "arc": arc,
         "dmarc": dmarc,
         "seen": seen,
         "early_talker": EarlyTalkers(settings.early_talker.delay),

@@ -65,6 +65,7 @@ def test_every_key_has_its_documented_default(tmp_path: Path) -> None:
             "spf": {**CHECK, "timeout": 20.0},
             "dkim": {**CHECK, "timeout": 20.0},
             "dmarc": {**CHECK, "timeout": 40.0},
+            "arc": {**CHECK, "timeout": 20.0},
             "early_talker": {**CHECK, "delay": 2.0},
             "seen": {**CHECK, "keep": 180 * 86400.0},
             "recipients": {

@@ -1,4 +1,4 @@
-"""Sender authentication as facts: spf.*, dkim.*, dmarc.*. DNS trouble is the result `temperror`, never unknown."""
+"""Sender authentication as facts: spf.*, dkim.*, arc.*, dmarc.*. DNS trouble is a `temperror`, never unknown."""
 
 import asyncio
 import time
@@ -8,6 +8,7 @@ from weakref import WeakKeyDictionary
 from gateway.core.ports import Resolver
 from gateway.policy.context import Context, MessageFacts, Need
 from gateway.policy.values import UNKNOWN, Found
+from gateway.senderauth.arc import ArcResult, verify_arc
 from gateway.senderauth.dkim import DkimResult, summary, verify_dkim
 from gateway.senderauth.dmarc import DmarcResult, evaluate_dmarc
 from gateway.senderauth.results import Authentication
@@ -77,14 +78,35 @@ class Dkim:
         return found
 
 
+class Arc:
+    """Each message's chain is checked once."""
+
+    def __init__(self, resolver: Resolver) -> None:
+        self._resolver = resolver
+        self._found: WeakKeyDictionary[MessageFacts, ArcResult] = WeakKeyDictionary()
+
+    async def fetch(self, need: Need, context: Context) -> Found:
+        if context.message is None:
+            return UNKNOWN
+        found = await self.result(context.message)
+        return found.result if need.name == "arc.result" else found.sealers
+
+    async def result(self, message: MessageFacts) -> ArcResult:
+        found = self._found.get(message)
+        if found is None:
+            found = self._found[message] = await verify_arc(message.header, message.blob, self._resolver)
+        return found
+
+
 class Dmarc:
     """Each message is evaluated once, over what SPF and DKIM found."""
 
-    def __init__(self, resolver: Resolver, spf: Spf, dkim: Dkim, deadline_s: float) -> None:
+    def __init__(self, resolver: Resolver, spf: Spf, dkim: Dkim, arc: Arc, deadline_s: float) -> None:
         """deadline_s: of `all`."""
         self._resolver = resolver
         self._spf = spf
         self._dkim = dkim
+        self._arc = arc
         self._deadline_s = deadline_s
         self._found: WeakKeyDictionary[MessageFacts, DmarcResult] = WeakKeyDictionary()
 
@@ -110,9 +132,10 @@ class Dmarc:
         try:
             async with asyncio.timeout(max(0.0, min(seconds, self._deadline_s))):
                 found = await self.result(context, message)
-                return Authentication(await self._spf.result(context), await self._dkim.results(message), found)
+                spf, dkim = await self._spf.result(context), await self._dkim.results(message)
+                return Authentication(spf, dkim, found, await self._arc.result(message))
         except Exception as error:
             if not isinstance(error, TimeoutError):
                 _log.error("authentication failed", exc_info=error)
             spf = self._spf.known(context) or SpfResult("temperror", "", "mailfrom")
-            return Authentication(spf, (DkimResult("temperror"),), DmarcResult("temperror"))
+            return Authentication(spf, (DkimResult("temperror"),), DmarcResult("temperror"), ArcResult("temperror"))

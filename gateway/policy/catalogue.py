@@ -303,6 +303,8 @@ def _facts() -> dict[str, Fact]:
             DNS, "dkim", "none",
         ),
         Fact("dkim.domains", Kind.LIST, message, None, "whose signatures pass", DNS, "dkim", ()),
+        Fact("arc.result", text, message, None, "none pass fail temperror (RFC 8617)", DNS, "arc", "none"),
+        Fact("arc.sealers", Kind.LIST, message, None, "who sealed a chain that passes, newest first", DNS, "arc", ()),
         Fact(
             "dmarc.result", text, message, None, "none pass fail temperror permerror (RFC 9989)", DNS, "dmarc", "none",
         ),
@@ -338,6 +340,7 @@ _WORDS = {
     "client.reverse_dns": ("pass", "fail", "none"),
     "spf.result": ("none", "neutral", "pass", "fail", "softfail", "temperror", "permerror"),
     "dkim.result": ("none", "pass", "fail", "policy", "neutral", "temperror", "permerror"),
+    "arc.result": ("none", "pass", "fail", "temperror"),
     "dmarc.result": ("none", "pass", "fail", "temperror", "permerror"),
     "greylist.state": ("new", "waiting", "passed"),
 }

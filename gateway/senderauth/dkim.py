@@ -15,19 +15,17 @@ from dkim.canonicalization import CanonicalizationPolicy, InvalidCanonicalizatio
 from dkim.util import InvalidTagValueList, parse_tag_value
 
 from gateway.core.address import parse_domain
-from gateway.core.ports import DnsFailure, Records, Resolver
+from gateway.core.ports import Resolver
 from gateway.message.blob import INLINE_LIMIT, Blob
 from gateway.message.header import Field, Header
 from gateway.senderauth.bodyhash import BodyHashes, hash_body
 from gateway.senderauth.headerhash import header_digest
-from gateway.senderauth.keys import KeyRefused, PublicKey, parse_key
+from gateway.senderauth.keys import MAX_SIGNATURE, SELECTOR, Flaw, PublicKey, fetch_keys, key_name
 
 MAX_SIGNATURES = 10  # looked at, from the top: the others are no result at all
-MAX_SIGNATURE = 16 * 1024  # octets of one field
 CLOCK_SLACK_S = 300  # a signature may have expired so lately, or be made so soon
 RESULTS = ("none", "pass", "fail", "policy", "neutral", "temperror", "permerror")
 _OCTETS = re.compile("b'([^']*)'")  # as dkimpy shows a value
-_SELECTOR = re.compile(r"[A-Za-z0-9_](?:[A-Za-z0-9_-]*[A-Za-z0-9_])?(?:\.[A-Za-z0-9_](?:[A-Za-z0-9_-]*[A-Za-z0-9_])?)*")
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,14 +42,6 @@ class DkimResult:
     identity: str = ""
     signature: str = ""
     reason: str = ""
-
-
-class _Flaw(Exception):
-    """The signature has a result already: its word and reason."""
-
-    def __init__(self, result: str, reason: str) -> None:
-        super().__init__(reason)
-        self.result = result
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,7 +62,7 @@ class _Signature:
 
     @property
     def key_name(self) -> str:
-        return f"{self.told.selector}._domainkey.{self.told.domain}"
+        return key_name(self.told.domain, self.told.selector)
 
 
 async def verify_dkim(header: Header, blob: Blob, resolver: Resolver) -> tuple[DkimResult, ...]:
@@ -82,7 +72,7 @@ async def verify_dkim(header: Header, blob: Blob, resolver: Resolver) -> tuple[D
         return ()
     found = [_read(field) for field in fields]
     readable = [each for each in found if isinstance(each, _Signature)]
-    keys = await _keys({each.key_name for each in readable}, resolver)
+    keys = await fetch_keys({each.key_name for each in readable}, resolver)
     wanted = [each for each in readable if isinstance(keys[each.key_name], PublicKey)]
     hashes = BodyHashes((each.body_form, limit) for each in wanted for limit in (each.limit, None))
     if wanted and blob.size <= INLINE_LIMIT:
@@ -116,7 +106,7 @@ def _read(field: Field) -> _Signature | DkimResult:
         _check_times(tags)
         dkim.validate_signature_fields(tags)
         return _signature(field, tags, told)
-    except _Flaw as flaw:
+    except Flaw as flaw:
         return replace(told, result=flaw.result, reason=str(flaw))
     except dkim.ValidationError as error:
         return replace(told, reason=_plain(_OCTETS.sub(r"\1", str(error))))
@@ -143,65 +133,44 @@ def _check_times(tags: dict[bytes, bytes]) -> None:
     now = time.time()
     made, ends = (tags.get(tag, b"") for tag in (b"t", b"x"))
     if ends.isdigit() and int(ends[:20]) < now - CLOCK_SLACK_S:
-        raise _Flaw("fail", "signature expired")
+        raise Flaw("fail", "signature expired")
     if made.isdigit() and int(made[:20]) > now + CLOCK_SLACK_S:
-        raise _Flaw("fail", "signature from the future")
+        raise Flaw("fail", "signature from the future")
 
 
 def _signature(field: Field, tags: dict[bytes, bytes], told: DkimResult) -> _Signature:
     if not told.domain:
-        raise _Flaw("permerror", "d= is no domain")
-    if not _SELECTOR.fullmatch(told.selector) or len(told.selector) + len(told.domain) > 240:
-        raise _Flaw("permerror", "s= is no selector")
+        raise Flaw("permerror", "d= is no domain")
+    if not SELECTOR.fullmatch(told.selector) or len(told.selector) + len(told.domain) > 240:
+        raise Flaw("permerror", "s= is no selector")
     if tags[b"a"] not in (b"rsa-sha256", b"ed25519-sha256"):
-        raise _Flaw("permerror", f"{told.algorithm} counts no more")  # RFC 8301 3.1
+        raise Flaw("permerror", f"{told.algorithm} counts no more")  # RFC 8301 3.1
     names = tuple(name.strip().lower() for name in tags[b"h"].split(b":"))
     if b"from" not in names:
-        raise _Flaw("permerror", "From is not signed")
+        raise Flaw("permerror", "From is not signed")
     try:
         forms = CanonicalizationPolicy.from_c_value(tags.get(b"c"))
     except InvalidCanonicalizationPolicyError:
-        raise _Flaw("permerror", "unknown c=") from None
+        raise Flaw("permerror", "unknown c=") from None
     limit = int(tags[b"l"]) if b"l" in tags else None
     value, body_hash = base64.b64decode(tags[b"b"]), base64.b64decode(tags[b"bh"])
     return _Signature(field, told, forms, names, body_hash, value, limit)
 
 
-# --- keys -------------------------------------------------------------------------------------------------------------
-
-
-async def _keys(names: set[str], resolver: Resolver) -> dict[str, PublicKey | _Flaw]:
-    async def one(name: str) -> tuple[str, PublicKey | _Flaw]:
-        answer = await resolver.lookup(name, "TXT")
-        if isinstance(answer, DnsFailure):
-            return name, _Flaw("temperror", f"key: DNS {answer.reason}")
-        if not isinstance(answer, Records):
-            return name, _Flaw("permerror", "no key for signature")
-        flaw = "no key for signature"
-        for record in answer.values:
-            try:
-                return name, parse_key(record if isinstance(record, bytes) else b"")
-            except KeyRefused as error:
-                flaw = str(error)
-        return name, _Flaw("permerror", flaw)
-
-    return dict(await asyncio.gather(*map(one, sorted(names))))
-
-
 # --- checking ---------------------------------------------------------------------------------------------------------
 
 
-def _verified(signature: _Signature, key: PublicKey | _Flaw, header: Header, hashes: BodyHashes) -> DkimResult:
+def _verified(signature: _Signature, key: PublicKey | Flaw, header: Header, hashes: BodyHashes) -> DkimResult:
     told = signature.told
     try:
-        if isinstance(key, _Flaw):
+        if isinstance(key, Flaw):
             raise key
         if key.algorithm != told.algorithm:
-            raise _Flaw("permerror", "key of another kind than the signature")
+            raise Flaw("permerror", "key of another kind than the signature")
         if key.is_strict and told.identity.rpartition("@")[2].lower() not in ("", told.domain):
-            raise _Flaw("permerror", "i= is of a subdomain, and the key wants none")
+            raise Flaw("permerror", "i= is of a subdomain, and the key wants none")
         _check(signature, key, header, hashes)
-    except _Flaw as flaw:
+    except Flaw as flaw:
         is_testing = isinstance(key, PublicKey) and key.is_testing and flaw.result != "policy"
         # RFC 6376 3.6.1: what fails while a domain tests is as if it were unsigned.
         return replace(told, result="neutral" if is_testing else flaw.result, reason=str(flaw))
@@ -212,17 +181,17 @@ def _check(signature: _Signature, key: PublicKey, header: Header, hashes: BodyHa
     form, limit = signature.body_form, signature.limit
     length = hashes.length(form)
     if limit is not None and limit > length:
-        raise _Flaw("fail", "body shorter than its l=")
+        raise Flaw("fail", "body shorter than its l=")
     if hashes.digest(form, limit) != signature.body_hash:
-        raise _Flaw("fail", "body hash did not verify")
+        raise Flaw("fail", "body hash did not verify")
     digest = header_digest(signature.forms, header.fields, signature.names, signature.field.raw)
     if not key.verifies(signature.value, digest):
-        raise _Flaw("fail", "signature did not verify")
+        raise Flaw("fail", "signature did not verify")
     if limit is not None and limit < length:
-        raise _Flaw("policy", "l= leaves a part of the body unsigned")
+        raise Flaw("policy", "l= leaves a part of the body unsigned")
     froms = sum(field.name.lower() == "from" for field in header.fields)
     if froms > signature.names.count(b"from"):
-        raise _Flaw("policy", "a From field is not signed")
+        raise Flaw("policy", "a From field is not signed")
 
 
 def _plain(text: str) -> str:

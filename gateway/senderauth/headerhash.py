@@ -21,7 +21,7 @@ def header_digest(
     chosen = [raws.pop() for name in names if (raws := waiting.get(name))]
     pairs = [(name, value + b"\r\n") for name, value in map(_parts, chosen)]
     name, value = _parts(signature)
-    canonical = forms.canonicalize_headers([*pairs, (name, _without_value(value))])
+    canonical = forms.canonicalize_headers([*pairs, (name, without_value(value))])
     text = b"".join(name + b":" + value for name, value in canonical)
     return hashlib.sha256(text.removesuffix(b"\r\n")).digest()
 
@@ -32,7 +32,7 @@ def _parts(raw: bytes) -> tuple[bytes, bytes]:
     return name, value.removesuffix(b"\r\n")
 
 
-def _without_value(text: bytes) -> bytes:
+def without_value(text: bytes) -> bytes:
     """The signature's field with an empty b=, the blanks about its value gone too."""
     pieces = text.split(b";")
     for number, piece in enumerate(pieces):

@@ -3,8 +3,10 @@
 What a domain publishes is a stranger's word: a key's size and exponent are bounded, so that no check takes long.
 """
 
+import asyncio
 import base64
 import binascii
+import re
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -17,14 +19,26 @@ from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.serialization import load_der_public_key
 from dkim.util import InvalidTagValueList, parse_tag_value
 
+from gateway.core.ports import DnsFailure, Records, Resolver
+
 MIN_RSA, MAX_RSA = 1024, 4096  # bits: RFC 8301 3.2
 MAX_EXPONENT = 33  # bits
 MAX_RECORD = 8192  # octets
+MAX_SIGNATURE = 16 * 1024  # octets of one field
+SELECTOR = re.compile(r"[A-Za-z0-9_](?:[A-Za-z0-9_-]*[A-Za-z0-9_])?(?:\.[A-Za-z0-9_](?:[A-Za-z0-9_-]*[A-Za-z0-9_])?)*")
 _DIGEST = Prehashed(SHA256())
 
 
 class KeyRefused(ValueError):
     """The text says why the record gives no key."""
+
+
+class Flaw(Exception):
+    """Why a signature has a result other than a pass: its word, and the reason as text."""
+
+    def __init__(self, result: str, reason: str) -> None:
+        super().__init__(reason)
+        self.result = result
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,3 +116,27 @@ def _load(kind: bytes, octets: bytes) -> RSAPublicKey | Ed25519PublicKey:
     if key.public_numbers().e.bit_length() > MAX_EXPONENT:
         raise KeyRefused("RSA key with a large exponent")
     return key
+
+
+def key_name(domain: str, selector: str) -> str:
+    return f"{selector}._domainkey.{domain}"
+
+
+async def fetch_keys(names: set[str], resolver: Resolver) -> dict[str, PublicKey | Flaw]:
+    """By name, side by side; the first of a name's records that can be read."""
+
+    async def one(name: str) -> tuple[str, PublicKey | Flaw]:
+        answer = await resolver.lookup(name, "TXT")
+        if isinstance(answer, DnsFailure):
+            return name, Flaw("temperror", f"key: DNS {answer.reason}")
+        if not isinstance(answer, Records):
+            return name, Flaw("permerror", "no key for signature")
+        flaw = "no key for signature"
+        for record in answer.values:
+            try:
+                return name, parse_key(record if isinstance(record, bytes) else b"")
+            except KeyRefused as error:
+                flaw = str(error)
+        return name, Flaw("permerror", flaw)
+
+    return dict(await asyncio.gather(*map(one, sorted(names))))

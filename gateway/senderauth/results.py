@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 from gateway.core.address import parse_domain
 from gateway.message.header import Header
+from gateway.senderauth.arc import ArcResult
 from gateway.senderauth.dkim import DkimResult
 from gateway.senderauth.dmarc import DmarcResult
 from gateway.senderauth.spf import SpfResult
@@ -22,11 +23,13 @@ class Authentication:
     spf: SpfResult
     dkim: tuple[DkimResult, ...]
     dmarc: DmarcResult
+    arc: ArcResult
 
 
 def results_field(authserv_id: str, found: Authentication) -> bytes:
     """The field with its line ends. Bounded by the number of signatures that are looked at."""
     parts = [_spf(found.spf), *map(_dkim, found.dkim or (DkimResult("none"),)), _dmarc(found.dmarc)]
+    parts += [] if found.arc.result == "none" else [_arc(found.arc)]
     text = f"{NAME}: {authserv_id};\r\n\t" + ";\r\n\t".join(parts) + "\r\n"
     return text.encode("ascii")
 
@@ -82,6 +85,11 @@ def _dmarc(found: DmarcResult) -> str:
     comment = f" (p={found.policy})" if found.policy else ""
     author = f" header.from={_value(found.domain)}" if found.domain else ""
     return f"dmarc={found.result}{comment}{_reason(found.reason)}{author}"
+
+
+def _arc(found: ArcResult) -> str:
+    sealer = f" header.d={_value(found.sealers[0])}" if found.sealers else ""
+    return f"arc={found.result}{_reason(found.reason)}{sealer}"
 
 
 def _reason(text: str) -> str:

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 
-from gateway.checks.senderauth import Dkim, Dmarc, Spf
+from gateway.checks.senderauth import Arc, Dkim, Dmarc, Spf
 from gateway.core.ports import Answer, NoData
 from gateway.message.blob import MemoryBlob
 from gateway.message.header import parse_header
@@ -128,7 +128,7 @@ def test_what_signatures_and_the_author_s_domain_say(
 ) -> None:
     resolver = FakeResolver(*lines)
     dkim = Dkim(resolver)
-    dmarc = Dmarc(resolver, Spf(resolver), dkim, 20.0)
+    dmarc = Dmarc(resolver, Spf(resolver), dkim, Arc(resolver), 20.0)
     where = received(octets)
     found = [fetch(dkim, f"dkim.{name}", where) for name in ("result", "domains")]
     found += [fetch(dmarc, f"dmarc.{name}", where) for name in ("result", "policy", "domain")]
@@ -137,7 +137,7 @@ def test_what_signatures_and_the_author_s_domain_say(
 
 def test_spf_vouches_for_the_author_too() -> None:
     resolver = FakeResolver(POLICY, f"sender.example TXT v=spf1 ip4:{IP} -all")
-    dmarc = Dmarc(resolver, Spf(resolver), Dkim(resolver), 20.0)
+    dmarc = Dmarc(resolver, Spf(resolver), Dkim(resolver), Arc(resolver), 20.0)
     assert fetch(dmarc, "dmarc.result", received(MESSAGE, "bounce@sender.example")) == "pass"
     assert fetch(dmarc, "dmarc.result", received(MESSAGE, "bounce@elsewhere.example")) == "fail"
 
@@ -145,7 +145,7 @@ def test_spf_vouches_for_the_author_too() -> None:
 def test_a_message_is_looked_at_once() -> None:
     resolver = FakeResolver(KEY, POLICY)
     dkim = Dkim(resolver)
-    dmarc = Dmarc(resolver, Spf(resolver), dkim, 20.0)
+    dmarc = Dmarc(resolver, Spf(resolver), dkim, Arc(resolver), 20.0)
     where = received(signed())
     for _ in range(2):
         fetch(dkim, "dkim.result", where)
@@ -165,7 +165,7 @@ def test_what_takes_too_long_for_the_trace_field_is_a_temperror(seconds: float) 
             await asyncio.sleep(60)
             return NoData()
 
-    dmarc = Dmarc(Silent(), Spf(Silent()), Dkim(Silent()), 20.0)
+    dmarc = Dmarc(Silent(), Spf(Silent()), Dkim(Silent()), Arc(Silent()), 20.0)
     where = received(signed())
     assert where.message is not None
     found = asyncio.run(dmarc.all(where, where.message, seconds))

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 import pytest
 
 from gateway.demo.nameserver import NameServer
-from tests.senderauth.signing import MESSAGE, rsa_key, signed
+from tests.senderauth.signing import MESSAGE, rsa_key, sealed_by, signed
 from tests.support.gateway import REPOSITORY, Gateway
 from tests.support.process import wait_until
 from tests.support.raw import RawClient, temporary_gateway
@@ -27,7 +27,8 @@ def records() -> Iterator[str]:
     yield "nospf.example MX 10 client.test."
     text = f"v=DKIM1; p={rsa_key()[1]}"
     parts = " ".join(f'"{text[at : at + 200]}"' for at in range(0, len(text), 200))
-    yield f"s._domainkey.sender.example TXT {parts}"
+    for domain in ("sender.example", "list.example", "other.example"):
+        yield f"s._domainkey.{domain} TXT {parts}"
     yield '_dmarc.sender.example TXT "v=DMARC1; p=reject"'
 
 
@@ -36,6 +37,7 @@ def gateway() -> Iterator[Gateway]:
     shipped = REPOSITORY / "policies"
     files = {f"policies/{path.relative_to(shipped)}": path.read_text() for path in shipped.rglob("*") if path.is_file()}
     files["policies/lists/friends_networks.networks"] = f"{FRIEND}\n"
+    files["policies/lists/trusted_sealers.domains"] = "list.example\n"
     with (
         NameServer(records()) as dns,
         temporary_gateway(settings={"dns": {"servers": [dns.address]}}, files=files) as running,
@@ -89,12 +91,36 @@ def test_a_forged_author_is_refused(gateway: Gateway) -> None:
 
 
 def test_what_a_list_has_broken_is_kept_aside(gateway: Gateway) -> None:
-    message = signed(MESSAGE.replace(b"One", b"Listed")).replace(b"Bye", b"-- \r\nlist.example")
+    message = broken_by_a_list(b"Listed")
     assert sent(gateway, LIST, "bounces@list.example", message).startswith("250 ")
     kept = json.loads(gateway.cli("quarantine", "list", "--json").expect().stdout)
-    assert [row["kept_by"] for row in kept] == ["the author's domain does not vouch for it"]
-    gateway.cli("quarantine", "release", kept[0]["id"]).expect()
+    assert {row["kept_by"] for row in kept} == {"the author's domain does not vouch for it"}
+    gateway.cli("quarantine", "release", kept[-1]["id"]).expect()
     assert b'\tdkim=fail reason="body hash did not verify" header.d=sender.example' in stored(gateway, b"Listed")
+
+
+def broken_by_a_list(subject: bytes) -> bytes:
+    return signed(MESSAGE.replace(b"One", subject)).replace(b"Bye", b"-- \r\nlist.example")
+
+
+def test_the_chain_of_a_trusted_list_saves_what_it_has_broken(gateway: Gateway) -> None:
+    message = sealed_by("list.example", broken_by_a_list(b"Sealed"))
+    assert sent(gateway, LIST, "bounces@list.example", message).startswith("250 ")
+    found = stored(gateway, b"Subject: Sealed")
+    assert b'\tdkim=fail reason="body hash did not verify" header.d=sender.example' in found
+    assert b"\tdmarc=fail (p=reject) header.from=sender.example;\r\n\tarc=pass header.d=list.example\r\n" in found
+
+
+@pytest.mark.parametrize("what", ["untrusted", "untrusted on top", "altered"])
+def test_no_other_chain_does(gateway: Gateway, what: str) -> None:
+    message = broken_by_a_list(what.encode())
+    message = sealed_by("other.example" if what == "untrusted" else "list.example", message)
+    message = sealed_by("other.example", message) if what == "untrusted on top" else message
+    message = message.replace(b"Hello", b"Hullo") if what == "altered" else message
+    assert sent(gateway, LIST, "bounces@list.example", message).startswith("250 ")
+    kept = json.loads(gateway.cli("quarantine", "list", "--json").expect().stdout)
+    shown = [gateway.cli("quarantine", "show", row["id"]).expect().stdout for row in kept]
+    assert any(what in each for each in shown)
 
 
 def test_a_friend_passes_on_what_it_has_broken(gateway: Gateway) -> None:

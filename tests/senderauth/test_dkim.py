@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 
 from gateway.message.blob import INLINE_LIMIT, FileBlob, MemoryBlob
 from gateway.message.header import parse_header
-from gateway.senderauth.dkim import MAX_SIGNATURE, MAX_SIGNATURES, DkimResult, summary, verify_dkim
-from gateway.senderauth.keys import KeyRefused, parse_key
+from gateway.senderauth.dkim import MAX_SIGNATURES, DkimResult, summary, verify_dkim
+from gateway.senderauth.keys import MAX_SIGNATURE, KeyRefused, parse_key
 from tests.senderauth.signing import MESSAGE, ed25519_key, record, rsa_key, signed
 from tests.support.fakes import FakeResolver
 

@@ -8,12 +8,13 @@ from hypothesis import strategies as st
 
 from gateway.message.edit import without
 from gateway.message.header import parse_header
+from gateway.senderauth.arc import ArcResult
 from gateway.senderauth.dkim import DkimResult
 from gateway.senderauth.dmarc import DmarcResult
 from gateway.senderauth.results import Authentication, claimed_fields, results_field
 from gateway.senderauth.spf import SpfResult
 
-NOTHING = Authentication(SpfResult("none", "", "mailfrom"), (), DmarcResult("none"))
+NOTHING = Authentication(SpfResult("none", "", "mailfrom"), (), DmarcResult("none"), ArcResult("none"))
 ALL = Authentication(
     SpfResult("pass", "bounce.sender.example", "mailfrom"),
     (
@@ -22,6 +23,7 @@ ALL = Authentication(
         DkimResult("permerror", reason="signature cannot be read"),
     ),
     DmarcResult("pass", "sender.example", "reject", "sender.example"),
+    ArcResult("pass", ("list.example", "sender.example")),
 )
 
 
@@ -33,7 +35,8 @@ def test_the_field() -> None:
         '\tdkim=fail reason="body hash did not verify" header.d=list.example header.s=k header.a=ed25519-sha256'
         " header.b=xyz;\r\n"
         '\tdkim=permerror reason="signature cannot be read";\r\n'
-        "\tdmarc=pass (p=reject) header.from=sender.example\r\n"
+        "\tdmarc=pass (p=reject) header.from=sender.example;\r\n"
+        "\tarc=pass header.d=list.example\r\n"
     )
     assert results_field("mx.example.org", NOTHING).decode() == (
         "Authentication-Results: mx.example.org;\r\n\tspf=none;\r\n\tdkim=none;\r\n\tdmarc=none\r\n"
@@ -51,7 +54,7 @@ FIELD = re.compile(rf"Authentication-Results: [^\s;]+(?:;\r\n\t{RESINFO})+\r\n")
 def test_whatever_strangers_write_the_field_stays_one(one: str, two: str, three: str) -> None:
     found = Authentication(
         SpfResult("pass", one, "helo"), (DkimResult("fail", two, three, one, two, three, one),),
-        DmarcResult("permerror", two, reason=three),
+        DmarcResult("permerror", two, reason=three), ArcResult("fail", (one,), two),
     )  # fmt: skip
     text = results_field("mx.example.org", found).decode("ascii")
     assert FIELD.fullmatch(text)
