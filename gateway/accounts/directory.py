@@ -79,7 +79,7 @@ class AccountDirectory:
 
     def where_routed(self, mailbox: Mailbox) -> Mailbox:
         """Where a sender-specified route within the local part leads: at a domain of `routing` both `user%domain@ours`
-        and `domain!user@ours` are `user@domain`. The mailbox itself where there is none that can be followed.
+        and `domain!user@ours` are `user@domain`. As far as it can be followed: the mailbox itself where there is none.
         """
         while mailbox.domain.ascii in self._routing:
             host, bang, user = mailbox.local_part.partition("!")

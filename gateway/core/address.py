@@ -13,6 +13,7 @@ import idna
 
 MAX_LOCAL_PART = 64  # octets, RFC 5321 4.5.3.1.1
 MAX_DOMAIN = 255  # octets, RFC 5321 4.5.3.1.2
+MAX_WRITTEN_DOMAIN = 1000  # letters, before they are made A-labels
 MAX_PATH = 254  # octets of local@domain, RFC 3696 erratum 1690
 
 # sub-domain = Let-dig [Ldh-str]; "_" is let through since real hosts send from such names.
@@ -97,6 +98,8 @@ def parse_domain(text: str) -> Domain:
     if text.startswith("["):
         return _parse_literal(text)
     name = text.lower()
+    if len(name) > MAX_WRITTEN_DOMAIN:  # before the work for other letters, which grows faster than they
+        raise ValueError(f"domain of {len(name)} letters, allowed are {MAX_WRITTEN_DOMAIN}")
     if not name.isascii():
         try:
             name = idna.encode(name, uts46=True).decode("ascii")

@@ -4,11 +4,14 @@ from gateway.message.header import Header
 
 
 def without(block: bytes, raws: tuple[bytes, ...]) -> bytes:
-    """The header block without these fields, whole as they stand in it; each takes its first place away."""
+    """The header block without these fields, whole as they stand in it, in its order."""
+    kept = []
+    at = 0
     for raw in raws:
-        place = 0 if block.startswith(raw) else block.find(b"\n" + raw) + 1
-        block = block[:place] + block[place + len(raw) :]
-    return block
+        place = at if block.startswith(raw, at) else block.index(b"\n" + raw, at) + 1
+        kept.append(block[at:place])
+        at = place + len(raw)
+    return b"".join(kept) + block[at:]
 
 
 def missing_tags(header: Header, tags: tuple[str, ...]) -> tuple[str, ...]:

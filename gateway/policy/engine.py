@@ -71,7 +71,7 @@ class _Run:
                 found = test(context)
                 if found is PENDING:
                     found = yield from self._learn(test)
-                if found is False:
+                if not found:  # a mark is true
                     if full:
                         trail.append(Step(rule.name, rule.action, Matched.NO))
                     continue

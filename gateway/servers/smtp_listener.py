@@ -101,10 +101,14 @@ class SmtpListener:
             driver = SmtpDriver(self._service, gauges)
             metrics.connections.labels(settings.name, "accepted").inc()
             metrics.sessions_open.labels(settings.name).inc()
-            if await self._start(connection, session, driver, may_xclient=may_xclient):
-                gauges = ()  # the driver releases them
-            else:
-                metrics.sessions_open.labels(settings.name).dec()
+            is_begun = False
+            try:
+                is_begun = await self._start(connection, session, driver, may_xclient=may_xclient)
+            finally:
+                if is_begun:
+                    gauges = ()  # the driver gives them back
+                else:
+                    metrics.sessions_open.labels(settings.name).dec()
         finally:
             if gauges:
                 self._service.counters.release(*gauges)
@@ -148,6 +152,10 @@ class SmtpListener:
             await asyncio.get_running_loop().connect_accepted_socket(
                 protocol, connection, ssl=context, ssl_handshake_timeout=HANDSHAKE_TIMEOUT_S if context else None
             )
+        except asyncio.CancelledError:
+            if all(server.is_new for server in made):
+                raise
+            return True  # it has begun already, so it will report its end: `drain` waits for it
         except (OSError, ssl.SSLError) as error:
             _log.info("handshake failed", session=session.id, client=session.client_ip, reason=str(error))
             connection.close()

@@ -25,6 +25,8 @@ _HEAD = struct.Struct("<Qdd")
 _WINDOW = struct.Struct("<dd")  # at _WINDOW_AT of an entry
 _WINDOW_AT = 8
 _WAYS = 8
+_FULL = 0xFFFF  # what a column holds
+_SECRET = os.urandom(16)  # of this gateway's run: or strangers would choose keys that share a bucket with another's
 
 
 class SharedCounters:
@@ -46,7 +48,7 @@ class SharedCounters:
         with self._locked():
             for number, (key, limit) in enumerate(limits):
                 offset = self._take(key)
-                if offset < 0 or sum(self._gauges(offset)) >= limit:
+                if offset < 0 or sum(self._gauges(offset)) >= min(limit, _FULL):
                     self.release(*(taken for taken, _ in limits[:number]))
                     return key
                 self._columns[self._column(offset)] += 1
@@ -148,4 +150,4 @@ class SharedCounters:
 @lru_cache(maxsize=4096)
 def _number_of(key: str) -> int:
     """Never 0, which marks an entry that was never used."""
-    return int.from_bytes(blake2b(key.encode(), digest_size=8).digest(), "little") or 1
+    return int.from_bytes(blake2b(key.encode(), digest_size=8, key=_SECRET).digest(), "little") or 1

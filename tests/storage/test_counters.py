@@ -1,6 +1,8 @@
 """Counters over real processes: gauges by slot, windows, eviction, the share of the dead."""
 
 import os
+import subprocess
+import sys
 from collections.abc import Callable
 
 import pytest
@@ -100,6 +102,22 @@ def test_of_several_gauges_all_are_taken_or_none() -> None:
     assert (counters.level("all"), counters.level("other")) == (1, 0)
     counters.release("all", "address")
     assert (counters.level("all"), counters.level("address")) == (0, 0)
+
+
+def test_a_column_that_is_full_takes_no_more() -> None:
+    counters = SharedCounters(buckets=1)
+    assert counters.acquire(("open", 1_000_000)) is None
+    offset = counters._find("open")
+    counters._columns[counters._column(offset)] = 0xFFFF
+    assert counters.acquire(("other", 5), ("open", 1_000_000)) == "open"
+    assert (counters.level("open"), counters.level("other")) == (0xFFFF, 0)
+
+
+def test_nobody_can_tell_which_keys_share_a_bucket() -> None:
+    """Names of a stranger's choice would push another's window out, or fill the bucket of another's address."""
+    script = "from gateway.storage.counters import _number_of; print(_number_of('login:bob'))"
+    numbers = {subprocess.run([sys.executable, "-c", script], capture_output=True, check=True).stdout for _ in range(2)}
+    assert len(numbers) == 2
 
 
 def test_giving_back_disturbs_no_window_and_no_other_process() -> None:
