@@ -18,6 +18,7 @@ from gateway.telemetry import log
 _log = log.get("checks")
 KEPT_S = 60.0  # a result is asked for as three facts and by the greylist
 MAX_KEPT = 2000
+SPF_S = 10.0  # that an evaluation of DMARC waits for SPF
 
 
 class Spf:
@@ -121,11 +122,20 @@ class Dmarc:
     async def result(self, context: Context, message: MessageFacts) -> DmarcResult:
         found = self._found.get(message)
         if found is None:
-            spf = await self._spf.result(context)
+            spf = await self._spf_in_time(context)
             signatures = await self._dkim.results(message)
             found = await evaluate_dmarc(message.header, spf, signatures, self._resolver)
             self._found[message] = found
         return found
+
+    async def _spf_in_time(self, context: Context) -> SpfResult:
+        """A stranger's record may lead on and on: that is no reason to know nothing of the author."""
+        try:
+            async with asyncio.timeout(SPF_S):
+                return await self._spf.result(context)
+        except TimeoutError:
+            mailbox = context.reverse_path.mailbox if context.reverse_path is not None else None
+            return SpfResult("temperror", mailbox.domain.ascii if mailbox is not None else "", "mailfrom")
 
     async def all(self, context: Context, message: MessageFacts, seconds: float) -> Authentication:
         """For the trace field. What takes longer, or fails otherwise, is told as a temperror."""

@@ -32,6 +32,7 @@ class Guard(StrEnum):
     RELAY = "relay guard"
     NULL_SENDER = "null reverse-path"
     HOPS = "hop count"
+    HEADER = "header"  # one that would run into ours, or is too long to be looked at whole
 
 
 REFUSING = frozenset({Action.REJECT, Action.DEFER})

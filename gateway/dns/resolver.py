@@ -13,6 +13,7 @@ from dataclasses import dataclass
 import dns.asyncbackend
 import dns.asyncresolver
 import dns.exception
+import dns.name
 import dns.nameserver
 import dns.rdatatype
 import dns.rdtypes.ANY.CNAME
@@ -95,6 +96,8 @@ class DnsResolver:
             )
         except dns.resolver.NXDOMAIN as error:
             return NoDomain(), _negative_ttl(error)
+        except (dns.name.LabelTooLong, dns.name.NameTooLong, dns.name.EmptyLabel):
+            return NoDomain(), MIN_TTL_S  # there can be no such name
         except dns.resolver.LifetimeTimeout:
             return DnsFailure("timeout"), FAILURE_S
         except dns.resolver.NoNameservers:

@@ -61,13 +61,13 @@ class Header:
         return None if field is None else decode_text(field.value)
 
 
-def parse_header(octets: bytes) -> Header:
-    """octets: the start of a message, at least its header or MAX_HEADER of it."""
+def parse_header(octets: bytes, limit: int = MAX_HEADER) -> Header:
+    """octets: the start of a message, at least its header or so much of it."""
     if octets[:2] == b"\r\n":
         return Header((), 2, True)
-    blank = octets.find(b"\r\n\r\n", 0, MAX_HEADER)
+    blank = octets.find(b"\r\n\r\n", 0, limit)
     is_malformed = blank < 0
-    block = octets[: blank + 2] if blank >= 0 else octets[:MAX_HEADER]
+    block = octets[: blank + 2] if blank >= 0 else octets[:limit]
     fields: list[Field] = []
     at = 0
     while at < len(block):
@@ -80,7 +80,7 @@ def parse_header(octets: bytes) -> Header:
             continue
         fields.append(Field(match[1].decode("ascii"), match[2].rstrip(b"\r"), match[0]))
         at = match.end()
-    end = blank + 4 if blank >= 0 else min(len(octets), MAX_HEADER)
+    end = blank + 4 if blank >= 0 else min(len(octets), limit)
     return Header(tuple(fields), end, is_malformed)
 
 

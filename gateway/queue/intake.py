@@ -24,6 +24,7 @@ from gateway.senderauth.signing import SigningKey, SigningKeys, keys_for, signat
 
 _STATES = {Action.HOLD: State.HELD, Action.QUARANTINE: State.QUARANTINED}
 MAX_AT_ONCE = 10  # signatures made without leaving the event loop: an RSA one takes 0.7 ms
+MAX_SIGNED = 1000  # fields of a message that is signed: its h= may name each
 _RELAXED = "relaxed"
 _NEVER = frozenset({"NEVER"})
 
@@ -62,13 +63,15 @@ class _Seal:
 
     def over(self, block: bytes, now: int) -> bytes:
         """The signatures for a header block as it will go out, however it was edited."""
-        fields = parse_header(block).fields
+        fields = parse_header(block, len(block)).fields
         return b"".join(signature_field(key, fields, self.body_hash, now) for key in self.keys)
 
 
 @dataclass(frozen=True, slots=True)
 class _Arrival:
-    """What all parts of a message share. only: the only recipient, or ""; now: in seconds since the epoch."""
+    """What all parts of a message share. only: the only recipient, or ""; now: in seconds since the epoch; claimed: raw
+    fields that go.
+    """
 
     session: Session
     envelope: Envelope
@@ -79,6 +82,7 @@ class _Arrival:
     seal: _Seal | None
     only: str
     now: float
+    claimed: tuple[bytes, ...]
 
 
 class Intake:
@@ -112,7 +116,9 @@ class Intake:
         """
         seal = await self._seal(header, blob) if is_signed else None
         only = str(envelope.recipients[0].forward_path) if len(envelope.recipients) == 1 else ""
-        arrival = _Arrival(session, envelope, blob, header, info, authentication, seal, only, self._clock.now())
+        claimed = claimed_fields(header, self._settings.hostname) if authentication is not None else ()
+        now = self._clock.now()
+        arrival = _Arrival(session, envelope, blob, header, info, authentication, seal, only, now, claimed)
         copies = self._copies(parts)
         found = tuple((new_id(), part) for part in (*parts, *([] if copies is None else [copies])))
         kept = [each for each in found if each[1].handling.disposition is not Action.DISCARD]
@@ -156,10 +162,9 @@ class Intake:
         session, header, hostname = arrival.session, arrival.header, self._settings.hostname
         smtputf8 = arrival.envelope.smtputf8
         prefix = trace.received(session, hostname, queue_id, arrival.only, arrival.now, smtputf8=smtputf8)
-        claimed: tuple[bytes, ...] = ()
+        claimed = arrival.claimed
         if arrival.authentication is not None:
             prefix += results_field(hostname, arrival.authentication)
-            claimed = claimed_fields(header, hostname)
         if session.is_submission:
             prefix += self._missing_fields(header, queue_id, arrival.now)
         effects = part.handling.effects
@@ -181,7 +186,7 @@ class Intake:
     async def _seal(self, header: Header, blob: Blob) -> _Seal | None:
         """By the keys of the author's domain, if it has any."""
         keys = keys_for(header, self._keys)
-        if not keys:
+        if not keys or len(header.fields) > MAX_SIGNED:
             return None
         hashes = BodyHashes([(_RELAXED, None)])
         if blob.size <= INLINE_LIMIT:

@@ -149,6 +149,8 @@ async def _check_message(newest: _Set, header: Header, blob: Blob, keys: dict[st
         hash_body(hashes, blob, header.end)
     else:
         await asyncio.to_thread(hash_body, hashes, blob, header.end)
+    if limit is not None and limit != hashes.length(form):
+        raise Flaw("fail", "l= leaves a part of the body unsigned")
     if hashes.digest(form, limit) != _decoded(tags[b"bh"]):
         raise Flaw("fail", "body hash of the newest set did not verify")
     names = [name.strip().lower() for name in tags[b"h"].split(b":")]

@@ -11,7 +11,7 @@ from functools import lru_cache
 
 from gateway.core.address import parse_domain
 from gateway.core.ports import DnsFailure, NoDomain, Records, Resolver
-from gateway.message.header import Header, address_of, mailboxes
+from gateway.message.header import Header, mailboxes
 from gateway.senderauth.dkim import DkimResult
 from gateway.senderauth.spf import SpfResult
 
@@ -19,6 +19,7 @@ RESULTS = ("none", "pass", "fail", "temperror", "permerror")
 POLICIES = ("none", "quarantine", "reject")
 _SHORTENED = 7  # labels that a longer name is cut to after the first query
 _LOWERED = {"reject": "quarantine", "quarantine": "none"}  # by t=y
+_AFTER_AT = re.compile(r"@([^@<>,;:\"()\[\]\\]+)")
 _URI = re.compile(r"\s*[A-Za-z][A-Za-z0-9+.-]*:[^\s,!]+(?:![0-9]+[kmgt]?)?\s*", re.ASCII)
 
 
@@ -112,8 +113,11 @@ async def evaluate_dmarc(
         return replace(told, result="temperror", reason=str(error))
     if spf_aligned or dkim_aligned:
         return replace(told, result="pass", spf_aligned=spf_aligned, dkim_aligned=dkim_aligned)
-    words = {each.result for each in signatures} | ({spf.result} if spf is not None else set())
-    if "temperror" in words:  # RFC 9989 5.3.5: what could not be learnt might have been a pass
+    unlearnt = [(each.domain, record.adkim) for each in signatures if each.result == "temperror"]
+    if spf is not None and spf.result == "temperror":
+        unlearnt.append((spf.domain, record.aspf))
+    # RFC 9989 5.3.5: it might have been a pass. What could never vouch changes nothing, or strangers would choose this.
+    if any(_could_align(walk, other, mode) for other, mode in unlearnt):
         return replace(told, result="temperror", reason="SPF or DKIM could not be learnt")
     return replace(told, result="fail")
 
@@ -123,12 +127,14 @@ def author_domain(header: Header) -> tuple[str, str]:
     fields = [field for field in header.fields if field.name.lower() == "from"]
     if len(fields) != 1:
         return "", "no From field" if not fields else "several From fields"
-    addresses: Iterable[str] | None = mailboxes(fields[0].value)
+    addresses = mailboxes(fields[0].value)
     if addresses is None:
-        lenient = address_of(fields[0].value)
-        addresses = () if lenient is None else (lenient,)
+        # Not as RFC 5322 has it, so readers may take any part of it for the author.
+        names = _AFTER_AT.findall("".join(fields[0].value.decode("utf-8", "replace").split()))
+    else:
+        names = [address.rpartition("@")[2] for address in addresses]
     try:
-        domains = {parse_domain(address.rpartition("@")[2]) for address in addresses}
+        domains = {parse_domain(name.rstrip(".")) for name in names}
     except ValueError:
         return "", "From names no domain"
     if len(domains) > 1:
@@ -225,14 +231,18 @@ async def _exists(domain: str, resolver: Resolver) -> bool:
     return False
 
 
+def _could_align(author: _Walk, domain: str, mode: str) -> bool:
+    """As far as can be told without a query."""
+    return domain == author.start or (mode != "s" and f".{domain}".endswith(f".{author.organization}"))
+
+
 async def _any_aligned(author: _Walk, domains: Iterable[str], mode: str, resolver: Resolver) -> bool:
     """RFC 9989 4.4: equal, or where relaxed of one organization."""
-    ordered = sorted(domains, key=lambda domain: domain != author.start)  # what needs no query first
+    possible = [domain for domain in domains if _could_align(author, domain, mode)]
+    ordered = sorted(possible, key=lambda domain: domain != author.start)  # what needs no query first
     for domain in ordered:
         if domain == author.start:
             return True
-        if mode == "s" or not f".{domain}".endswith(f".{author.organization}"):
-            continue
         if (await _walk(domain, resolver)).organization == author.organization:
             return True
     return False

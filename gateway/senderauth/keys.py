@@ -25,7 +25,9 @@ MIN_RSA, MAX_RSA = 1024, 4096  # bits: RFC 8301 3.2
 MAX_EXPONENT = 33  # bits
 MAX_RECORD = 8192  # octets
 MAX_SIGNATURE = 16 * 1024  # octets of one field
-SELECTOR = re.compile(r"[A-Za-z0-9_](?:[A-Za-z0-9_-]*[A-Za-z0-9_])?(?:\.[A-Za-z0-9_](?:[A-Za-z0-9_-]*[A-Za-z0-9_])?)*")
+_LABEL = "[A-Za-z0-9_](?:[A-Za-z0-9_-]{0,61}[A-Za-z0-9_])?"
+SELECTOR = re.compile(rf"{_LABEL}(?:\.{_LABEL})*")
+MAX_NAME = 253  # octets of a name in DNS
 _DIGEST = Prehashed(SHA256())
 
 

@@ -11,9 +11,12 @@ from gateway.senderauth.dmarc import DmarcResult
 from gateway.senderauth.spf import SpfResult
 
 NAME = "Authentication-Results"
+MAX_ID = 1000  # letters of an authserv-id that are looked at
 _TOKEN = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`{|}~-]+")  # RFC 2045 5.1
 _UNQUOTABLE = re.compile(r"[^ !#-\[\]-~]")
-_ID = re.compile(r'"(?P<quoted>(?:[^"\\]|\\.)*)"?|(?P<plain>[^\s;()"]*)', re.DOTALL)
+_ID = re.compile(r"(?:[A-Za-z0-9._-]|[^\x00-\x7f\s])*")
+_SKIPPED = "(" + "".join(map(chr, range(33)))  # blanks and control characters; a comment begins
+_QUOTED = re.compile(r'"((?:[^"\\]|\\.)*)"?', re.DOTALL)
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,15 +48,16 @@ def claimed_fields(header: Header, authserv_id: str) -> tuple[bytes, ...]:
 
 
 def _id_of(value: str) -> str:
-    """What comes first that is no blank and no comment."""
+    """What comes first that is no blank, no comment and no control character, as a careless reader has it."""
     at = depth = 0
-    while at < len(value) and (depth or value[at] in " \t\r\n("):
+    while at < len(value) and (depth or value[at] in _SKIPPED or value.startswith('""', at)):
         depth += (value[at] == "(") - (value[at] == ")")
-        at += 2 if value[at] == "\\" else 1
-    match = _ID.match(value, at)
-    if match is None:
-        return ""
-    return re.sub(r"\\(.)", r"\1", match["quoted"] or "") or match["plain"] or ""
+        is_pair = value[at] == "\\" if depth else value[at] == '"'
+        at += 2 if is_pair else 1
+    quoted = _QUOTED.match(value, at)
+    text = re.sub(r"\\(.)", r"\1", quoted[1]) if quoted else value[at : at + MAX_ID]
+    match = _ID.match(text.strip())
+    return match[0] if match else ""
 
 
 def _plain(name: str) -> str:

@@ -17,7 +17,8 @@ from gateway.core.ports import EarlyTalk
 from gateway.core.reply import Reply, reply
 from gateway.core.transaction import Envelope, Recipient, Session
 from gateway.core.verdict import Action, Decision, Guard, Stage, Verdict
-from gateway.message.header import MAX_HEADER, parse_header
+from gateway.message.blob import Blob
+from gateway.message.header import MAX_HEADER, Header, parse_header
 from gateway.policy.catalogue import owns_author
 from gateway.policy.context import Context, MessageFacts
 from gateway.queue.intake import Part
@@ -33,6 +34,7 @@ from gateway.smtp.handler import Content
 from gateway.smtp.sasl import Credentials
 from gateway.telemetry import log
 
+MAX_TAKEN_HEADER = MAX_HEADER - 16 * 1024  # with what we add it is still read whole
 MAX_NULL_RECIPIENTS = 5  # a DSN goes to one; more than a few from a stranger are no DSN
 MAX_SESSION_LOGINS = 5  # failures in one session
 
@@ -312,13 +314,22 @@ class SmtpDriver:
         context.message = MessageFacts(blob, facts.has_8bit, header)
         self._record.size = blob.size
         self._record.message_id = plain_message_id(header)
-        hops = header.count("Received")
-        if hops > self._service.settings.hops:
-            answer = reply(554, "5.4.6", f"Mail loop: {hops} Received fields")
-            decision = self._guard(Stage.MESSAGE, Guard.HOPS, answer)
+        guarded = self._header_guard(header, blob)
+        if guarded is not None:
+            decision = self._guard(Stage.MESSAGE, *guarded)
             everybody = tuple(range(len(envelope.recipients)))
             return Judged([(decision, everybody, None)], decision.verdict.reply, ()), context
         return await self._judge.message(context, envelope.recipients), context
+
+    def _header_guard(self, header: Header, blob: Blob) -> tuple[Guard, Reply] | None:
+        hops = header.count("Received")
+        if hops > self._service.settings.hops:
+            return Guard.HOPS, reply(554, "5.4.6", f"Mail loop: {hops} Received fields")
+        if blob.head(1) in (b" ", b"\t"):
+            return Guard.HEADER, reply(550, "5.6.0", "The message begins in the middle of a header field")
+        if header.end > MAX_TAKEN_HEADER:
+            return Guard.HEADER, reply(552, "5.3.4", f"The header is over {MAX_TAKEN_HEADER} octets")
+        return None
 
     async def _authentication(self, context: Context, message: MessageFacts, started: float) -> Authentication | None:
         """Of strangers' mail, in what is left of the message stage's time, which began with `started`. That of own

@@ -6,6 +6,7 @@ from dataclasses import replace
 
 import pytest
 
+from gateway.checks import senderauth
 from gateway.checks.senderauth import Arc, Dkim, Dmarc, Spf
 from gateway.core.ports import Answer, NoData
 from gateway.message.blob import MemoryBlob
@@ -171,3 +172,15 @@ def test_what_takes_too_long_for_the_trace_field_is_a_temperror(seconds: float) 
     found = asyncio.run(dmarc.all(where, where.message, seconds))
     assert (found.spf.result, found.dmarc.result) == ("temperror", "temperror")
     assert [each.result for each in found.dkim] == ["temperror"]
+
+
+def test_a_slow_record_of_the_sender_s_keeps_nothing_of_the_author_s_back(monkeypatch: pytest.MonkeyPatch) -> None:
+    class SlowForOne(FakeResolver):
+        async def lookup(self, name: str, rdtype: str) -> Answer:
+            await asyncio.sleep(60 if name == "evil.test" else 0)
+            return await super().lookup(name, rdtype)
+
+    monkeypatch.setattr(senderauth, "SPF_S", 0.05)
+    resolver = SlowForOne(POLICY)
+    dmarc = Dmarc(resolver, Spf(resolver), Dkim(resolver), Arc(resolver), 20.0)
+    assert fetch(dmarc, "dmarc.result", received(MESSAGE, "x@evil.test")) == "fail"

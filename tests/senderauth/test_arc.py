@@ -116,6 +116,12 @@ def test_dns_that_fails_is_a_temperror_where_all_hangs_on_it() -> None:
     assert verified(chain(2), zone) == ArcResult("fail", reason="body hash of the newest set did not verify")
 
 
+def test_a_body_that_is_signed_in_part_is_no_good() -> None:
+    empty = base64.b64encode(hashlib.sha256(b"").digest()).decode()
+    message = a_set(1, cv="none", message="; l=0", body_hash=empty) + b"From: a@b.example\r\n\r\n" + BODY
+    assert verified(message, Zone()).reason == "l= leaves a part of the body unsigned"
+
+
 @pytest.mark.parametrize(
     "tags",
     ["; x=" + "A" * 20_000, "; h=from", "; l=" + "9" * 5000, "; t=" + "9" * 9000, " " * 9000 + "!", "; d=x", ";;;;"],

@@ -150,6 +150,16 @@ def test_the_value_is_taken_out_with_its_blanks() -> None:
     )
 
 
+def test_what_the_signer_did_not_name_may_be_there_twice() -> None:
+    assert word(b"Subject: x\r\n" + signed(fields=[b"from", b"to"])) == ("pass", "")
+
+
+def test_long_identities_and_other_ways_to_ask() -> None:
+    identity = b"u" * 110 + b"@sender.example"
+    assert word(signed(identity=identity), record(rsa_key()[1], "t=s")) == ("pass", "")
+    assert word(signed(more=b"q=dns/txt:dns")) == ("pass", "")
+
+
 # --- what is not ------------------------------------------------------------------------------------------------------
 
 NOW = int(time.time())
@@ -162,6 +172,17 @@ FLAWS: dict[str, tuple[bytes, tuple[str, str]]] = {
     ),
     "a second From on top": (
         b"From: boss@example.org\r\n" + signed(fields=[b"from", b"subject"]), ("policy", "a From field is not signed")
+    ),
+    "a second subject on top": (
+        b"Subject: URGENT\r\n" + signed(fields=[b"from", b"subject"]), ("policy", "a Subject field is not signed")
+    ),
+    "another content type on top": (
+        b"Content-Type: text/html\r\n"
+        + signed(b"Content-Type: text/plain\r\n" + MESSAGE, fields=[b"from", b"content-type"]),
+        ("policy", "a Content-Type field is not signed"),
+    ),
+    "a selector that no name can have": (
+        signed().replace(b"s=s;", b"s=" + b"a" * 64 + b";"), ("permerror", "s= is no selector")
     ),
     "text after its l=": (
         signed(length=True) + b"buy this\r\n", ("policy", "l= leaves a part of the body unsigned")

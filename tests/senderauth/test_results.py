@@ -67,7 +67,9 @@ def test_whatever_strangers_write_the_field_stays_one(one: str, two: str, three:
         "mx.example.org; spf=pass", " mx.example.org;spf=pass", "MX.Example.ORG; none", "mx.example.org 1; spf=pass",
         "mx.example.org", "mx.example.org.; spf=pass", "(a (nested) comment) mx.example.org; spf=pass",
         '"mx.example.org"; spf=pass', "mx.example.org(comment); spf=pass", "\r\n mx.example.org;\r\n spf=pass",
-        '"mx.example\\.org"; spf=pass', "((((deep\\))))) mx.example.org",
+        '"mx.example\\.org"; spf=pass', "\x0cmx.example.org; dkim=pass", '""mx.example.org; spf=pass',
+        "mx.example.org/1; spf=pass", "mx.example.org=1; spf=pass", "mx.example.org,; spf=pass",
+        '("quoted) mx.example.org; spf=pass', "((((deep\\))))) mx.example.org",
         "(" * 50_000 + ")" * 50_000 + "mx.example.org;",
     ],
 )  # fmt: skip

@@ -42,6 +42,11 @@ def test_what_is_signed_verifies(algorithm: str) -> None:
     assert all(len(each) <= 78 for each in message.partition(b"From:")[0].split(b"\r\n"))
 
 
+def test_a_long_selector() -> None:
+    by = SigningKey("sender.example", f"{'a' * 60}.{'b' * 60}", key().private)
+    assert [each.result for each in verified(sealed(MESSAGE, by), line(by))] == ["pass"]
+
+
 def test_dkimpy_verifies_it_too() -> None:
     """With RSA: for Ed25519 it wants another library."""
     assert dkim.verify(sealed(MESSAGE, key()), dnsfunc=lambda name, timeout: key().record.encode())
