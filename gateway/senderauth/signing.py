@@ -68,6 +68,10 @@ class SigningKey:
 
 
 class SigningKeys(Protocol):
+    @property
+    def are_there(self) -> bool:
+        """Does any sign for any domain?"""
+
     def active(self, domain: str) -> tuple[SigningKey, ...]:
         """Those that sign for the domain; quick."""
 
@@ -80,6 +84,8 @@ def new_private_key(algorithm: str) -> bytes:
 
 def keys_for(header: Header, keys: SigningKeys) -> tuple[SigningKey, ...]:
     """Of the author's domain, or of the nearest one above it that has any: relaxed alignment takes that too."""
+    if not keys.are_there:
+        return ()
     domain, _ = author_domain(header)
     above = (name.removeprefix(".") for name in covering(domain)) if domain else ()
     return next((found for name in above if (found := keys.active(name))), ())

@@ -11,7 +11,7 @@ from gateway.senderauth.signing import SigningKey
 from gateway.storage.sqlite import Writer, connect, prepare
 from gateway.storage.sqlite_accounts import MIGRATIONS
 
-MAX_KNOWN = 10_000  # domains whose keys are remembered, or that they have none
+FRESH_S = 0.5  # so long what was read holds: a look for each message would cost it a turn at the interpreter
 
 
 class KeyState(StrEnum):
@@ -37,17 +37,32 @@ class SqliteDkimKeys:
         self._path = path
         self._reader = connect(path)
         self._version = -1
+        self._looked = -FRESH_S
         self._active: dict[str, tuple[SigningKey, ...]] = {}
 
     def active(self, domain: str) -> tuple[SigningKey, ...]:
+        self._refresh()
+        return self._active.get(domain, ())
+
+    @property
+    def are_there(self) -> bool:
+        self._refresh()
+        return bool(self._active)
+
+    def _refresh(self) -> None:
+        now = time.monotonic()
+        if now - self._looked < FRESH_S:
+            return
+        self._looked = now
         version = self._reader.execute("PRAGMA data_version").fetchone()[0]
-        if version != self._version or len(self._active) > MAX_KNOWN:
-            self._version = version
-            self._active.clear()
-        if domain not in self._active:
-            kept = (each.key for each in self.keys(domain) if each.state is KeyState.ACTIVE)
-            self._active[domain] = tuple(kept)
-        return self._active[domain]
+        if version == self._version:
+            return
+        self._version = version
+        active: dict[str, tuple[SigningKey, ...]] = {}
+        for each in self.keys():
+            if each.state is KeyState.ACTIVE:
+                active[each.key.domain] = (*active.get(each.key.domain, ()), each.key)
+        self._active = active
 
     def keys(self, domain: str = "") -> list[KeptKey]:
         """All of the domain, or of every one, the oldest first."""
@@ -92,7 +107,7 @@ class SqliteDkimKeys:
             writer.call(job)
         finally:
             writer.stop()
-        self._version = -1
+        self._version, self._looked = -1, -FRESH_S
 
     def close(self) -> None:
         self._reader.close()

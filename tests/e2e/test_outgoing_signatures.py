@@ -2,6 +2,7 @@
 
 import asyncio
 import re
+import time
 from collections.abc import Iterator
 
 import dkim
@@ -10,6 +11,7 @@ import pytest
 from gateway.message.blob import MemoryBlob
 from gateway.message.header import parse_header
 from gateway.senderauth.dkim import verify_dkim
+from gateway.storage.sqlite_dkim import FRESH_S
 from tests.senderauth.opinions import opendkim_results, opinions_missing, rspamd
 from tests.support.fakes import FakeResolver
 from tests.support.gateway import Gateway
@@ -36,6 +38,7 @@ def gateway(remote: Remote) -> Iterator[Gateway]:
             KEYS[line[0]] = "".join(re.findall(r'"([^"]*)"', line[1])).encode()
         out = running.cli("dkim", "rotate", "example.org").expect().stdout
         assert out.count("signs for example.org from now on.") == 2
+        time.sleep(FRESH_S)  # what a worker read before does not hold any longer
         yield running
 
 

@@ -95,6 +95,7 @@ class Keys:
     def __init__(self, *domains: str) -> None:
         self._domains = domains
         self.asked: list[str] = []
+        self.are_there = bool(domains)
 
     def active(self, domain: str) -> tuple[SigningKey, ...]:
         self.asked.append(domain)
