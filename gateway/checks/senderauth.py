@@ -109,22 +109,23 @@ class Dmarc:
         self._dkim = dkim
         self._arc = arc
         self._deadline_s = deadline_s
-        self._found: WeakKeyDictionary[MessageFacts, DmarcResult] = WeakKeyDictionary()
+        self._found: WeakKeyDictionary[MessageFacts, tuple[SpfResult, DmarcResult]] = WeakKeyDictionary()
 
     async def fetch(self, need: Need, context: Context) -> Found:
         if context.message is None:
             return UNKNOWN
-        found = await self.result(context, context.message)
+        _, found = await self._evaluated(context, context.message)
         if need.name == "dmarc.result":
             return found.result
         return (found.domain if need.name == "dmarc.domain" else found.policy) or None
 
-    async def result(self, context: Context, message: MessageFacts) -> DmarcResult:
+    async def _evaluated(self, context: Context, message: MessageFacts) -> tuple[SpfResult, DmarcResult]:
+        """With the SPF that it stands on."""
         found = self._found.get(message)
         if found is None:
             spf = await self._spf_in_time(context)
             signatures = await self._dkim.results(message)
-            found = await evaluate_dmarc(message.header, spf, signatures, self._resolver)
+            found = spf, await evaluate_dmarc(message.header, spf, signatures, self._resolver)
             self._found[message] = found
         return found
 
@@ -141,9 +142,9 @@ class Dmarc:
         """For the trace field. What takes longer, or fails otherwise, is told as a temperror."""
         try:
             async with asyncio.timeout(max(0.0, min(seconds, self._deadline_s))):
-                found = await self.result(context, message)
-                spf, dkim = await self._spf.result(context), await self._dkim.results(message)
-                return Authentication(spf, dkim, found, await self._arc.result(message))
+                spf, dmarc = await self._evaluated(context, message)
+                dkim, arc = await self._dkim.results(message), await self._arc.result(message)
+                return Authentication(spf, dkim, dmarc, arc)
         except Exception as error:
             if not isinstance(error, TimeoutError):
                 _log.error("authentication failed", exc_info=error)

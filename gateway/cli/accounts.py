@@ -7,7 +7,7 @@ from pathlib import Path
 
 import click
 
-from gateway.cli.context import NO, USAGE, config_option, fail, guarded, iso, json_option, open_config, show
+from gateway.cli.context import NO, USAGE, config_option, fail, iso, json_option, show, with_store
 from gateway.config import Config
 from gateway.core.address import Mailbox, parse_mailbox
 from gateway.storage.sqlite_accounts import SqliteAccounts
@@ -26,16 +26,7 @@ def alias() -> None:
 
 
 def _with_accounts(path: Path, body: Callable[[Config, SqliteAccounts], int | None]) -> None:
-    def run() -> int | None:
-        config = open_config(path)
-        config.data.mkdir(parents=True, exist_ok=True, mode=0o700)
-        accounts = SqliteAccounts(config.data / "accounts.db")
-        try:
-            return body(config, accounts)
-        finally:
-            accounts.close()
-
-    guarded(run)
+    with_store(path, SqliteAccounts, body)
 
 
 def local_address(config: Config, text: str) -> str:

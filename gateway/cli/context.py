@@ -3,10 +3,11 @@
 import json
 import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import NoReturn
+from typing import NoReturn, Protocol, TypeVar
 
 import click
 
@@ -14,6 +15,12 @@ from gateway.config import Config, load_config
 from gateway.core.errors import SmarthostError
 from gateway.supervisor import become, find_identity, own_data
 
+
+class Closable(Protocol):
+    def close(self) -> None: ...
+
+
+S = TypeVar("S", bound=Closable)
 NO, USAGE, UNREACHABLE = 1, 2, 3
 
 config_option = click.option(
@@ -51,6 +58,18 @@ def open_config(path: Path, *, as_service: bool = True) -> Config:
         own_data(config.data, identity)
         become(identity)
     return config
+
+
+def with_store(path: Path, store: Callable[[Path], S], body: Callable[[Config, S], int | None]) -> None:
+    """A command's body over a store of accounts.db, as the service's user."""
+
+    def run() -> int | None:
+        config = open_config(path)
+        config.data.mkdir(parents=True, exist_ok=True, mode=0o700)
+        with closing(store(config.data / "accounts.db")) as opened:
+            return body(config, opened)
+
+    guarded(run)
 
 
 def show(rows: Sequence[Mapping[str, object]], columns: Iterable[str], *, as_json: bool) -> None:

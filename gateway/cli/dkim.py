@@ -11,7 +11,7 @@ from pathlib import Path
 
 import click
 
-from gateway.cli.context import USAGE, config_option, fail, guarded, iso, json_option, open_config, show
+from gateway.cli.context import USAGE, config_option, fail, iso, json_option, show, with_store
 from gateway.config import Config
 from gateway.core.address import parse_domain
 from gateway.core.ports import DnsFailure, Records
@@ -31,16 +31,7 @@ def dkim() -> None:
 
 
 def _with_keys(path: Path, body: Callable[[Config, SqliteDkimKeys], int | None]) -> None:
-    def run() -> int | None:
-        config = open_config(path)
-        config.data.mkdir(parents=True, exist_ok=True, mode=0o700)
-        keys = SqliteDkimKeys(config.data / "accounts.db")
-        try:
-            return body(config, keys)
-        finally:
-            keys.close()
-
-    guarded(run)
+    with_store(path, SqliteDkimKeys, body)
 
 
 def _domain(text: str) -> str:
@@ -67,9 +58,6 @@ def new(domain: str, algorithm: str, selector: str, config_path: Path) -> None:
 
 
 def _new(keys: SqliteDkimKeys, domain: str, algorithm: str, selector: str) -> int:
-    taken = {each.key.selector for each in keys.keys(domain)}
-    if selector in taken:
-        fail(f"{domain}: there is a key with the selector {selector} already")
     _publish(make_key(keys, domain, algorithm, selector))
     return 0
 
@@ -80,9 +68,11 @@ def make_key(keys: SqliteDkimKeys, domain: str, algorithm: str = "rsa", selector
     month = time.strftime("%Y%m")
     names = [selector] if selector else [f"{month}{letter}" for letter in "abcdefghijklmnopqrstuvwxyz"]
     free = next((name for name in names if name not in taken), "")
+    if not free:
+        fail(f"{domain}: there is a key with the selector {names[-1]} already")
     key = SigningKey(domain, free, new_private_key(algorithm))
-    if not free or not keys.add(key):
-        fail(f"{domain}: no selector is free")
+    if not keys.add(key):
+        fail(f"{domain}: there is a key with the selector {free} already")
     return key
 
 

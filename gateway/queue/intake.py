@@ -14,7 +14,7 @@ from gateway.core.ports import Clock
 from gateway.core.transaction import Envelope, Recipient, Session
 from gateway.core.verdict import Action, AddHeader, Bcc, ByRoute, Effect, Protection, Redirect, RequireTls, TagSubject
 from gateway.message import trace
-from gateway.message.blob import INLINE_LIMIT, Blob
+from gateway.message.blob import Blob
 from gateway.message.edit import missing_tags, tag_subject, without
 from gateway.message.header import Header, parse_header
 from gateway.queue.store import NewMessage, NewRecipient, QueueStore, State
@@ -189,10 +189,7 @@ class Intake:
         if not keys or len(header.fields) > MAX_SIGNED:
             return None
         hashes = BodyHashes([(_RELAXED, None)])
-        if blob.size <= INLINE_LIMIT:
-            hash_body(hashes, blob, header.end)
-        else:
-            await asyncio.to_thread(hash_body, hashes, blob, header.end)
+        await hash_body(hashes, blob, header.end)
         return _Seal(keys, hashes.digest(_RELAXED, None))
 
     def _missing_fields(self, header: Header, queue_id: str, now: float) -> bytes:

@@ -3,11 +3,12 @@
 Linear in the body whatever it holds: blanks and empty lines whose fate the next octets decide are counted, not kept.
 """
 
+import asyncio
 import hashlib
 from collections.abc import Iterable
 from typing import Protocol
 
-from gateway.message.blob import Blob
+from gateway.message.blob import INLINE_LIMIT, Blob
 
 _BLANK = b" \t\r\n"
 _EMPTY_LINES = b"\r\n" * 4096
@@ -51,8 +52,15 @@ class BodyHashes:
         return self._outputs[form].digest(_ALL if limit is None else limit)
 
 
-def hash_body(hashes: BodyHashes, blob: Blob, start: int) -> None:
-    """Feed and finish. start: the body's offset. Reads a file where the blob is one."""
+async def hash_body(hashes: BodyHashes, blob: Blob, start: int) -> None:
+    """Feed and finish. start: the body's offset. A large one is read and hashed in a thread."""
+    if blob.size <= INLINE_LIMIT:
+        _hash_body(hashes, blob, start)
+    else:
+        await asyncio.to_thread(_hash_body, hashes, blob, start)
+
+
+def _hash_body(hashes: BodyHashes, blob: Blob, start: int) -> None:
     with blob.open() as file:
         file.seek(start)
         while chunk := file.read(_CHUNK):

@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 
 import dkim
 from dkim.canonicalization import CanonicalizationPolicy, InvalidCanonicalizationPolicyError
-from dkim.util import InvalidTagValueList, parse_tag_value
+from dkim.util import InvalidTagValueList
 
 from gateway.core.address import parse_domain
 from gateway.core.ports import Resolver
@@ -21,7 +21,16 @@ from gateway.message.blob import INLINE_LIMIT, Blob
 from gateway.message.header import Field, Header
 from gateway.senderauth.bodyhash import BodyHashes, hash_body
 from gateway.senderauth.headerhash import header_digest
-from gateway.senderauth.keys import MAX_NAME, MAX_SIGNATURE, SELECTOR, Flaw, PublicKey, fetch_keys, key_name
+from gateway.senderauth.keys import (
+    MAX_NAME,
+    MAX_SIGNATURE,
+    SELECTOR,
+    Flaw,
+    PublicKey,
+    fetch_keys,
+    key_name,
+    signature_tags,
+)
 
 MAX_SIGNATURES = 10  # looked at, from the top: the others are no result at all
 CLOCK_SLACK_S = 300  # a signature may have expired so lately, or be made so soon
@@ -79,10 +88,8 @@ async def verify_dkim(header: Header, blob: Blob, resolver: Resolver) -> tuple[D
     keys = await fetch_keys({each.key_name for each in readable}, resolver)
     wanted = [each for each in readable if isinstance(keys[each.key_name], PublicKey)]
     hashes = BodyHashes((each.body_form, limit) for each in wanted for limit in (each.limit, None))
-    if wanted and blob.size <= INLINE_LIMIT:
-        hash_body(hashes, blob, header.end)
-    elif wanted:
-        await asyncio.to_thread(hash_body, hashes, blob, header.end)
+    if wanted:
+        await hash_body(hashes, blob, header.end)
 
     def verified() -> tuple[DkimResult, ...]:
         return tuple(
@@ -108,9 +115,7 @@ def _read(field: Field) -> _Signature | DkimResult:
         return DkimResult("permerror", reason="signature too long")
     told = DkimResult("permerror")
     try:
-        tags = parse_tag_value(field.value)
-        for tag in tags.keys() & {b"b", b"bh"}:
-            tags[tag] = b"".join(tags[tag].split())  # dkimpy's look at them is quadratic in their blanks
+        tags = signature_tags(field.value)
         if b"dns/txt" in tags.get(b"q", b"").split(b":"):
             tags[b"q"] = b"dns/txt"  # the others of a list are for others
         told = _told(tags)

@@ -98,9 +98,10 @@ async def evaluate_dmarc(
     told = DmarcResult("none", domain)
     try:
         walk = await _walk(domain, resolver)
-        if walk.policy is None:
+        policy = walk.policy
+        if policy is None:
             return replace(told, reason="no policy")
-        policy_domain, record = walk.policy
+        policy_domain, record = policy
         if not record.is_usable:
             return replace(told, reason="policy cannot be read")
         wanted = await _wanted(domain, policy_domain, record, resolver)

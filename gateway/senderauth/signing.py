@@ -87,7 +87,7 @@ def keys_for(header: Header, keys: SigningKeys) -> tuple[SigningKey, ...]:
     if not keys.are_there:
         return ()
     domain, _ = author_domain(header)
-    above = (name.removeprefix(".") for name in covering(domain)) if domain else ()
+    above = (name[1:] for name in covering(domain) if name.startswith("."))  # the domain itself is the first
     return next((found for name in above if (found := keys.active(name))), ())
 
 

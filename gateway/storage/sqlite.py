@@ -71,6 +71,20 @@ def prepare(path: Path, migrations: Sequence[str]) -> None:
         sync_directory(path.parent)
 
 
+def write_once(path: Path, job: Job[T]) -> T:
+    """A writer for the moment: for the command line's changes."""
+    writer = Writer(path)
+    try:
+        return writer.call(job)
+    finally:
+        writer.stop()
+
+
+def change_once(path: Path, sql: str, values: Sequence[object]) -> bool:
+    """Has the statement changed anything?"""
+    return write_once(path, lambda connection: connection.execute(sql, values).rowcount) > 0
+
+
 def sync_directory(path: Path) -> None:
     """Raises StorageBroken: after a failed sync nothing is known."""
     descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY)

@@ -5,11 +5,10 @@ data_version).
 import sqlite3
 import threading
 import time
-from collections.abc import Callable
 from pathlib import Path
 
 from gateway.accounts.directory import Account
-from gateway.storage.sqlite import Writer, connect, prepare
+from gateway.storage.sqlite import change_once, connect, prepare, write_once
 
 CACHE_SIZE = 20_000
 
@@ -112,23 +111,16 @@ class SqliteAccounts:
                 [(address, target, position) for position, target in enumerate(targets)],
             )
 
-        self._run(job)
+        write_once(self._path, job)
+        self._version = -1
 
     def delete_alias(self, address: str) -> bool:
         return self._change("DELETE FROM alias WHERE address = ?", [address])
 
     def _change(self, sql: str, values: list[object]) -> bool:
-        changed: list[int] = []
-        self._run(lambda connection: changed.append(connection.execute(sql, values).rowcount))
-        return changed[0] > 0
-
-    def _run(self, job: Callable[[sqlite3.Connection], None]) -> None:
-        writer = Writer(self._path)
-        try:
-            writer.call(job)
-        finally:
-            writer.stop()
+        changed = change_once(self._path, sql, values)
         self._version = -1
+        return changed
 
     def close(self) -> None:
         self._reader.close()

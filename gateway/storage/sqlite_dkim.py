@@ -2,13 +2,12 @@
 
 import sqlite3
 import time
-from collections.abc import Callable
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
 
 from gateway.senderauth.signing import SigningKey
-from gateway.storage.sqlite import Writer, connect, prepare
+from gateway.storage.sqlite import change_once, connect, prepare, write_once
 from gateway.storage.sqlite_accounts import MIGRATIONS
 
 FRESH_S = 0.5  # so long what was read holds: a look for each message would cost it a turn at the interpreter
@@ -91,23 +90,16 @@ class SqliteDkimKeys:
                 [(state.value, time.time(), key.domain, key.selector) for key, state in changes],
             )
 
-        self._run(job)
+        write_once(self._path, job)
+        self._version, self._looked = -1, -FRESH_S
 
     def delete(self, key: SigningKey) -> None:
         self._change("DELETE FROM dkim_key WHERE domain = ? AND selector = ?", [key.domain, key.selector])
 
     def _change(self, sql: str, values: list[object]) -> bool:
-        changed: list[int] = []
-        self._run(lambda connection: changed.append(connection.execute(sql, values).rowcount))
-        return changed[0] > 0
-
-    def _run(self, job: Callable[[sqlite3.Connection], None]) -> None:
-        writer = Writer(self._path)
-        try:
-            writer.call(job)
-        finally:
-            writer.stop()
+        changed = change_once(self._path, sql, values)
         self._version, self._looked = -1, -FRESH_S
+        return changed
 
     def close(self) -> None:
         self._reader.close()

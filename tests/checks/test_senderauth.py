@@ -12,6 +12,7 @@ from gateway.core.ports import Answer, NoData
 from gateway.message.blob import MemoryBlob
 from gateway.message.header import parse_header
 from gateway.policy.context import Context, MessageFacts
+from gateway.senderauth.spf import SpfResult
 from tests.checks.asking import fetch
 from tests.senderauth.signing import MESSAGE, record, rsa_key, signed
 from tests.support.fakes import FakeResolver
@@ -184,3 +185,7 @@ def test_a_slow_record_of_the_sender_s_keeps_nothing_of_the_author_s_back(monkey
     resolver = SlowForOne(POLICY)
     dmarc = Dmarc(resolver, Spf(resolver), Dkim(resolver), Arc(resolver), 20.0)
     assert fetch(dmarc, "dmarc.result", received(MESSAGE, "x@evil.test")) == "fail"
+    where = received(MESSAGE, "x@evil.test")
+    assert where.message is not None
+    told = asyncio.run(dmarc.all(where, where.message, 5.0))
+    assert (told.spf, told.dmarc.result) == (SpfResult("temperror", "evil.test", "mailfrom"), "fail")
