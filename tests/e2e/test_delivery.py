@@ -12,7 +12,6 @@ from tests.support.remote import (
     USERS,
     Remote,
     make_certificate,
-    remote_world,
     rows,
     send,
     try_rcpt,
@@ -29,13 +28,6 @@ MESSAGE = (
 )
 EIGHT_BIT = b"From: a@elsewhere.test\r\nSubject: 8 bits\r\n\r\nGr\xc3\xbc\xc3\x9fe\r\n"
 SENDER = "alice@example.org"
-
-
-@pytest.fixture(scope="module")
-def remote() -> Iterator[Remote]:
-    """The world outside."""
-    with remote_world() as world:
-        yield world
 
 
 @pytest.fixture(scope="module")

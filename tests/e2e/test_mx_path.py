@@ -10,17 +10,10 @@ import pytest
 from tests.support.gateway import Gateway
 from tests.support.peers import added_trace
 from tests.support.process import wait_until
-from tests.support.remote import USERS, Remote, remote_world, send, wait_gone, wait_reports, wait_row
+from tests.support.remote import USERS, Remote, send, wait_gone, wait_reports, wait_row
 from tests.support.tlssink import TlsSink
 
 MESSAGE = b"From: a@elsewhere.test\r\nSubject: by MX\r\n\r\nA line.\r\n"
-
-
-@pytest.fixture(scope="module")
-def remote() -> Iterator[Remote]:
-    """The world outside."""
-    with remote_world() as world:
-        yield world
 
 
 @pytest.fixture(scope="module")

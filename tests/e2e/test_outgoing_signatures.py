@@ -15,16 +15,10 @@ from gateway.storage.sqlite_dkim import FRESH_S
 from tests.senderauth.opinions import opendkim_results, opinions_missing, rspamd
 from tests.support.fakes import FakeResolver
 from tests.support.gateway import Gateway
-from tests.support.remote import Remote, remote_world
+from tests.support.remote import Remote
 
 ALICE = "alice@example.org"
 KEYS: dict[str, bytes] = {}  # records by name
-
-
-@pytest.fixture(scope="module")
-def remote() -> Iterator[Remote]:
-    with remote_world() as world:
-        yield world
 
 
 @pytest.fixture(scope="module")

@@ -6,7 +6,7 @@ import pytest
 
 from tests.support.gateway import Gateway
 from tests.support.process import free_port, wait_until
-from tests.support.remote import Remote, make_certificate, remote_world, send, wait_row
+from tests.support.remote import Remote, make_certificate, send, wait_row
 from tests.support.tlssink import TlsSink
 
 MESSAGE = b"From: a@elsewhere.test\r\nSubject: which way\r\n\r\nA line.\r\n"
@@ -26,12 +26,6 @@ rules:
     when: ends_with(recipient.local, "verified")
     do: {require_tls: verified}
 """
-
-
-@pytest.fixture(scope="module")
-def remote() -> Iterator[Remote]:
-    with remote_world() as world:
-        yield world
 
 
 @pytest.fixture(scope="module")
