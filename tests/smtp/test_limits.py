@@ -67,7 +67,10 @@ def all_ten(gateway: Gateway, source: str) -> Iterator[None]:
 
 @contextmanager
 def held(gateway: Gateway, source: str, shares: dict[str, int]) -> Iterator[list[RawClient]]:
-    """So many admitted connections of one address on each worker, closed at the end."""
+    """So many admitted connections of one address on each worker, closed at the end, and counted no more: a worker that
+    the next test stops could not give them back.
+    """
+    before = gateway.metric("smarthost_sessions_open", listener="smtp")
     with ExitStack() as stack:
         clients = []
         for worker, share in shares.items():
@@ -75,6 +78,9 @@ def held(gateway: Gateway, source: str, shares: dict[str, int]) -> Iterator[list
                 for _ in range(share):
                     clients.append(stack.enter_context(admitted(gateway, source)))
         yield clients
+    wait_until(
+        lambda: gateway.metric("smarthost_sessions_open", listener="smtp") <= before, 10.0, "the connections to end"
+    )
 
 
 def admitted(gateway: Gateway, source: str) -> RawClient:
