@@ -40,7 +40,7 @@ _SIGNED = (
     b"resent-sender", b"resent-to", b"resent-cc", b"resent-message-id", b"list-id", b"list-help", b"list-unsubscribe",
     b"list-unsubscribe-post", b"list-subscribe", b"list-post", b"list-owner", b"list-archive",
 )  # fmt: skip
-_FORMS = CanonicalizationPolicy.from_c_value(b"relaxed/relaxed")
+FORMS = CanonicalizationPolicy.from_c_value(b"relaxed/relaxed")
 _LINE = 72  # columns
 
 
@@ -83,37 +83,52 @@ def new_private_key(algorithm: str) -> bytes:
 
 
 def keys_for(header: Header, keys: SigningKeys) -> tuple[SigningKey, ...]:
-    """Of the author's domain, or of the nearest one above it that has any: relaxed alignment takes that too."""
+    """Of the author's domain or the nearest one above it: relaxed alignment takes that too."""
     if not keys.are_there:
         return ()
     domain, _ = author_domain(header)
+    return nearest_keys(domain, keys)
+
+
+def nearest_keys(domain: str, keys: SigningKeys) -> tuple[SigningKey, ...]:
+    """Of the domain, or of the nearest one above it that has any."""
     above = (name[1:] for name in covering(domain) if name.startswith("."))  # the domain itself is the first
     return next((found for name in above if (found := keys.active(name))), ())
 
 
 def signature_field(key: SigningKey, fields: Sequence[Field], body_hash: bytes, now: int) -> bytes:
     """The DKIM-Signature field with its line ends. body_hash: SHA-256 of the body in relaxed form."""
-    names = [name for field in fields if (name := field.name.lower().encode()) in (*_OVERSIGNED, *_SIGNED)]
-    names += _OVERSIGNED
+    names = signed_names(fields)
     tags = [
         "v=1", f"a={key.algorithm}-sha256", "c=relaxed/relaxed", f"d={key.domain}", f"s={key.selector}", f"t={now}",
         "h=" + ":".join(name.decode("ascii") for name in names),
         "bh=" + base64.b64encode(body_hash).decode("ascii"), "b=",
     ]  # fmt: skip
-    unsigned = "DKIM-Signature: " + _folded(tags)
-    digest = header_digest(_FORMS, fields, names, unsigned.encode("ascii"))
-    value = base64.b64encode(_sign(_load(key.private), digest)).decode("ascii")
+    unsigned = "DKIM-Signature: " + folded(tags)
+    digest = header_digest(FORMS, fields, names, unsigned.encode("ascii"))
+    value = signature_value(key, digest)
     lines = [value[at : at + _LINE] for at in range(0, len(value), _LINE)]
     return (unsigned + "\r\n\t".join(lines) + "\r\n").encode("ascii")
 
 
-def _folded(tags: list[str]) -> str:
+def signed_names(fields: Sequence[Field]) -> list[bytes]:
+    """For h=, in lower case."""
+    present = [name for field in fields if (name := field.name.lower().encode()) in (*_OVERSIGNED, *_SIGNED)]
+    return [*present, *_OVERSIGNED]
+
+
+def signature_value(key: SigningKey, digest: bytes) -> str:
+    """For b=. digest: SHA-256."""
+    return base64.b64encode(_sign(_load(key.private), digest)).decode("ascii")
+
+
+def folded(tags: list[str]) -> str:
     """Tags on lines of their own; h= is broken after colons."""
     out = []
     for tag in tags:
         lines = [""]
         for part in tag.replace(":", ":\0").split("\0"):
-            if len(lines[-1]) + len(part) > _LINE:
+            if lines[-1].strip() and len(lines[-1]) + len(part) > _LINE:  # no line of blanks alone
                 lines.append(" ")
             lines[-1] += part
         out.append("\r\n\t".join(lines))

@@ -18,7 +18,8 @@ from hypothesis import strategies as st
 from gateway.core.ports import Answer, NoDomain, Records
 from gateway.message.blob import MemoryBlob
 from gateway.message.header import parse_header
-from gateway.senderauth.arc import MAX_INSTANCES, ArcResult, verify_arc
+from gateway.senderauth.arc import ArcResult, verify_arc
+from gateway.senderauth.arcset import MAX_INSTANCES
 from tests.senderauth.signing import rsa_key, sealed_by, signed
 from tests.support.fakes import FakeResolver
 
