@@ -154,6 +154,13 @@ class Delivery(Section):
     connect_timeout: Duration = 30.0
 
 
+class Forwarding(Section):
+    """Of mail that an address here hands on elsewhere."""
+
+    srs: bool = True  # its reverse-path is rewritten
+    arc: bool = True  # it is sealed
+
+
 class Dns(Section):
     servers: tuple[Annotated[str, AfterValidator(_name_server)], ...] = ()
 
@@ -257,6 +264,7 @@ class Config(Section):
     relay_domains: dict[RelayName, RelayDomain] = {}
     routes: dict[RouteName, Route] = {}
     delivery: Delivery = Delivery()
+    forwarding: Forwarding = Forwarding()
     dns: Dns = Dns()
     checks: Checks = Checks()
     queue: Queue = Queue()

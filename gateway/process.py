@@ -11,6 +11,7 @@ from pathlib import Path
 
 from gateway.accounts.credentials import CredentialChecker
 from gateway.accounts.directory import AccountDirectory
+from gateway.accounts.srs import SenderRewriting
 from gateway.config import Config
 from gateway.core.errors import ConfigError
 from gateway.core.ports import Resolver
@@ -122,7 +123,8 @@ async def drain(process: Process, *parts: Awaitable[None], limit_s: float = DRAI
 def directory_of(config: Config, accounts: SqliteAccounts) -> AccountDirectory:
     probed = [name for name, relayed in config.relay_domains.items() if relayed.recipients == "probe"]
     delimiter, routing = config.gateway.recipient_delimiter, config.gateway.sender_specified_routing
-    return AccountDirectory(accounts, config.domains, config.relay_domains, probed, delimiter, routing)
+    srs = SenderRewriting(accounts.secret("srs"), time.time)
+    return AccountDirectory(accounts, config.domains, config.relay_domains, probed, delimiter, routing, srs)
 
 
 def login_of(shared: Shared, accounts: SqliteAccounts) -> LoginGuard:

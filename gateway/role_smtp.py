@@ -31,7 +31,9 @@ async def run_smtp(process: Process) -> None:
     slot = shared.counters.slot
     queue = SqliteQueue(config.data / "queue.db", spool, owner=f"smtp-{slot}", on_broken=process.fail_from_thread)
     keys = SqliteDkimKeys(config.data / "accounts.db")
-    intake_settings = IntakeSettings(config.gateway.hostname, config.queue.expire)
+    intake_settings = IntakeSettings(
+        config.gateway.hostname, config.queue.expire, config.forwarding.srs, config.forwarding.arc
+    )
     intake = Intake(queue, directory, intake_settings, SystemClock(), keys)
 
     def wake_runner() -> None:

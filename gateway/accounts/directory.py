@@ -7,7 +7,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Protocol
 
-from gateway.core.address import Domain, Mailbox, covering, parse_domain
+from gateway.accounts.srs import SenderRewriting
+from gateway.core.address import Domain, Mailbox, covering, parse_domain, parse_mailbox
 
 MAX_EXPANSION = 1000  # addresses one alias may lead to
 MAX_DEPTH = 10
@@ -41,7 +42,8 @@ class AliasLoop(ValueError):
 class AccountDirectory:
     """`core.ports.Directory` over accounts. local, relayed, probed (some of relayed): domains in A-labels; of the last
     two one with a leading dot takes its subdomains too. delimiter: what a tag begins with, none: there are no tags.
-    routing: some of local, see `where_routed`.
+    routing: some of local, see `where_routed`. srs: makes and reads reverse-paths of what is handed on; None: as if
+    there were no such thing.
     """
 
     def __init__(
@@ -52,6 +54,7 @@ class AccountDirectory:
         probed: Iterable[str] = (),
         delimiter: str = "+",
         routing: Iterable[str] = (),
+        srs: SenderRewriting | None = None,
     ) -> None:
         self._store = store
         self._local = frozenset(local)
@@ -59,6 +62,7 @@ class AccountDirectory:
         self._probed = frozenset(probed)
         self._delimiter = delimiter
         self._routing = frozenset(routing)
+        self._srs = srs
 
     def is_local(self, domain: Domain) -> bool:
         return domain.ascii in self._local
@@ -93,6 +97,14 @@ class AccountDirectory:
                 break
         return mailbox
 
+    def rewritten(self, sender: Mailbox, domain: Domain) -> Mailbox:
+        """The reverse-path of what an address of `domain`, one of ours, hands on for the sender."""
+        return sender if self._srs is None else self._srs.forward(sender, domain)
+
+    def held_sender(self, mailbox: Mailbox) -> Mailbox | None:
+        """Of a rewritten reverse-path of ours: whom a bounce is for."""
+        return self._srs.reverse(mailbox) if self._srs is not None and self.is_local(mailbox.domain) else None
+
     def exists(self, mailbox: Mailbox) -> bool:
         """Somebody gets the mail: an alias that leads nowhere is nobody."""
         return self.expand(mailbox) != ()
@@ -101,7 +113,7 @@ class AccountDirectory:
         if not self.is_local(mailbox.domain):
             return False
         return self._owner(mailbox) == user or any(
-            self._owner(_parse(target)) == user for target in self.expand(mailbox)
+            self._owner(parse_mailbox(target)) == user for target in self.expand(mailbox)
         )
 
     def expand(self, mailbox: Mailbox) -> tuple[str, ...]:
@@ -133,7 +145,7 @@ class AccountDirectory:
             if target == self._owner(mailbox):
                 found[target] = None  # an alias that keeps a copy in the account of its own name
                 continue
-            self._expand(target.lower(), _parse(target), found, seen, depth + 1)
+            self._expand(target.lower(), parse_mailbox(target), found, seen, depth + 1)
 
     def _owner(self, mailbox: Mailbox) -> str | None:
         for address in self._candidates(mailbox):
@@ -147,10 +159,13 @@ class AccountDirectory:
             targets = self._store.alias(address)
             if targets:
                 return targets
-        if mailbox.local_part.lower() in ROLES and self._owner(mailbox) is None:
+        if self._owner(mailbox) is not None:
+            return ()
+        if mailbox.local_part.lower() in ROLES:
             first = self._store.first_account(mailbox.domain.ascii)
             return () if first is None else (first,)
-        return ()
+        held = self.held_sender(mailbox)
+        return () if held is None else (str(held),)
 
     def _candidates(self, mailbox: Mailbox) -> tuple[str, ...]:
         """Exact first, then without the tag. Local parts here are case-insensitive, as users expect."""
@@ -179,8 +194,3 @@ def find_loop(store: AccountStore, address: str, targets: Iterable[str], delimit
 def _without_tag(address: str, delimiter: str) -> str:
     local, _, domain = address.rpartition("@")
     return f"{(local.partition(delimiter)[0] if delimiter else local) or local}@{domain}"
-
-
-def _parse(address: str) -> Mailbox:
-    local, _, domain = address.rpartition("@")
-    return Mailbox(local.strip('"'), Domain(domain.lower()))

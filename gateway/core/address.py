@@ -11,10 +11,11 @@ from ipaddress import IPv4Address, IPv6Address, ip_address
 
 import idna
 
-MAX_LOCAL_PART = 64  # octets, RFC 5321 4.5.3.1.1
 MAX_DOMAIN = 255  # octets, RFC 5321 4.5.3.1.2
 MAX_WRITTEN_DOMAIN = 1000  # letters, before they are made A-labels
-MAX_PATH = 254  # octets of local@domain, RFC 3696 erratum 1690
+# Octets of local@domain, RFC 3696 erratum 1690. The 64 of a local part are the least that a host must take (RFC 5321
+# 4.5.3.1): reverse-paths of lists and forwarders are longer.
+MAX_PATH = 254
 
 # sub-domain = Let-dig [Ldh-str]; "_" is let through since real hosts send from such names.
 _LABEL = re.compile(r"[a-z0-9_](?:[a-z0-9_-]{0,61}[a-z0-9_])?")
@@ -147,8 +148,6 @@ def parse_mailbox(text: str) -> Mailbox:
         local = unquote_local_part(local)
     elif not _DOT_STRING.fullmatch(local):
         raise ValueError("local part is neither dot-string nor quoted string")
-    if len(local.encode()) > MAX_LOCAL_PART:
-        raise ValueError(f"local part longer than {MAX_LOCAL_PART} octets")
     mailbox = Mailbox(local, parse_domain(domain))
     if len(str(mailbox).encode()) > MAX_PATH:
         raise ValueError(f"address longer than {MAX_PATH} octets")

@@ -30,11 +30,15 @@ class Authentication:
 
 
 def results_field(authserv_id: str, found: Authentication) -> bytes:
-    """The field with its line ends. Bounded by the number of signatures that are looked at."""
+    """The field with its line ends."""
+    return f"{NAME}: {findings(authserv_id, found)}\r\n".encode("ascii")
+
+
+def findings(authserv_id: str, found: Authentication) -> str:
+    """The field's value, folded. Bounded by the number of signatures that are looked at."""
     parts = [_spf(found.spf), *map(_dkim, found.dkim or (DkimResult("none"),)), _dmarc(found.dmarc)]
     parts += [] if found.arc.result == "none" else [_arc(found.arc)]
-    text = f"{NAME}: {authserv_id};\r\n\t" + ";\r\n\t".join(parts) + "\r\n"
-    return text.encode("ascii")
+    return f"{authserv_id};\r\n\t" + ";\r\n\t".join(parts)
 
 
 def claimed_fields(header: Header, authserv_id: str) -> tuple[bytes, ...]:

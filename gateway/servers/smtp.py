@@ -21,7 +21,7 @@ from gateway.message.blob import Blob
 from gateway.message.header import MAX_HEADER, Header, parse_header
 from gateway.policy.catalogue import owns_author
 from gateway.policy.context import Context, MessageFacts
-from gateway.queue.intake import Part
+from gateway.queue.handling import Part
 from gateway.senderauth.results import Authentication
 from gateway.servers.login import LockedOut, SignedIn, WrongPassword
 from gateway.servers.smtp_judge import Judged, SessionJudge
@@ -222,6 +222,9 @@ class SmtpDriver:
             return self._guard(Stage.RECIPIENT, Guard.RELAY, denied)
         if not is_local and any(char in path.local_part for char in "%!@"):
             # Sender-specified routing: the next hop may trust us and follow it.
+            return self._guard(Stage.RECIPIENT, Guard.RELAY, denied)
+        if not envelope.reverse_path.is_null and directory.held_sender(path) is not None:
+            # A rewritten reverse-path leads to the sender of a forwarded message: for bounces, and for nothing else.
             return self._guard(Stage.RECIPIENT, Guard.RELAY, denied)
         if envelope.reverse_path.is_null and len(envelope.recipients) >= MAX_NULL_RECIPIENTS:
             answer = reply(452, "4.5.3", "Too many recipients for the null reverse-path")

@@ -17,7 +17,7 @@ from gateway.policy.effects import MAX_DELAY_S
 from gateway.policy.engine import judge
 from gateway.policy.rules import Policy
 from gateway.policy.values import PENDING, Found
-from gateway.queue.intake import Handling, Part
+from gateway.queue.handling import Handling, Part
 from gateway.servers.facts import FactSource
 from gateway.servers.smtp_shadow import Shadow
 from gateway.telemetry.metrics import Metrics

@@ -11,7 +11,7 @@ from gateway.message.header import Header
 from gateway.policy.catalogue import DERIVED, FACTS, SCAN, declared, is_varying
 from gateway.policy.context import ORDER, Context
 from gateway.policy.values import PENDING, UNKNOWN
-from gateway.queue.intake import Handling, Part
+from gateway.queue.handling import Handling, Part
 from gateway.telemetry.recorder import Recorder
 
 MAX_NOTES = 500  # decisions and refusals kept of one transaction

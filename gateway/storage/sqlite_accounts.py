@@ -2,6 +2,7 @@
 data_version).
 """
 
+import secrets
 import sqlite3
 import threading
 import time
@@ -25,7 +26,9 @@ MIGRATIONS = (
         domain TEXT NOT NULL, selector TEXT NOT NULL, private BLOB NOT NULL, state TEXT NOT NULL,
         created REAL NOT NULL, changed REAL NOT NULL, PRIMARY KEY(domain, selector))
     """,
+    "CREATE TABLE secret(name TEXT PRIMARY KEY, value BLOB NOT NULL)",
 )
+SECRET_OCTETS = 32
 
 
 class SqliteAccounts:
@@ -84,6 +87,21 @@ class SqliteAccounts:
             self._version = version
             self._accounts.clear()
             self._aliases.clear()
+
+    def secret(self, name: str) -> bytes:
+        """Made at the first question, the same ever after."""
+
+        def job(connection: sqlite3.Connection) -> None:
+            connection.execute(
+                "INSERT OR IGNORE INTO secret(name, value) VALUES(?, ?)", [name, secrets.token_bytes(SECRET_OCTETS)]
+            )
+
+        sql = "SELECT value FROM secret WHERE name = ?"
+        row = self._reader.execute(sql, [name]).fetchone()
+        if row is None:
+            write_once(self._path, job)
+            row = self._reader.execute(sql, [name]).fetchone()
+        return bytes(row[0])
 
     # --- writing (the command line; a writer for the moment) ------------------------------------------------------
 

@@ -1,0 +1,42 @@
+"""What policies want done with a message, and for whom."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from gateway.core.transaction import Recipient
+from gateway.core.verdict import Action, ByRoute, Effect, Protection, RequireTls
+
+
+@dataclass(frozen=True, slots=True)
+class Handling:
+    """What policies want done with a message for some of its recipients. disposition: discard, quarantine or hold, by
+    the word of `rule`; None: deliver.
+    """
+
+    effects: tuple[Effect, ...] = ()
+    disposition: Action | None = None
+    rule: str = ""
+
+    @property
+    def route(self) -> str:
+        """The last rule's word counts."""
+        return next((effect.name for effect in reversed(self.effects) if isinstance(effect, ByRoute)), "")
+
+    @property
+    def protection(self) -> Protection:
+        """The strictest that any rule wants."""
+        wanted = {effect.protection for effect in self.effects if isinstance(effect, RequireTls)}
+        strict_first = (Protection.VERIFIED, Protection.ENCRYPTED)
+        return next((each for each in strict_first if each in wanted), Protection.ANY)
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """Recipients that are handled alike."""
+
+    recipients: tuple[Recipient, ...]
+    handling: Handling
+
+
+def effects_of(parts: Iterable[Part]) -> list[Effect]:
+    return [effect for part in parts for effect in part.handling.effects]
