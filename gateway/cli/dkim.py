@@ -16,12 +16,12 @@ from gateway.config import Config
 from gateway.core.address import parse_domain
 from gateway.core.ports import DnsFailure, Records
 from gateway.dns.resolver import DnsResolver, ResolverSettings
+from gateway.dns.zone import quoted
 from gateway.senderauth.keys import KeyRefused, parse_key
 from gateway.senderauth.signing import ALGORITHMS, SigningKey, new_private_key
 from gateway.storage.sqlite_dkim import KeptKey, KeyState, SqliteDkimKeys
 
 KEEP_RECORD_S = 7 * 86400.0  # a message may be as long on its way, and be looked at again later
-_PART = 200  # octets of one string of a TXT record, whose bound is 255
 _SELECTOR_LETTERS = set("abcdefghijklmnopqrstuvwxyz0123456789-")
 
 
@@ -78,9 +78,7 @@ def make_key(keys: SqliteDkimKeys, domain: str, algorithm: str = "rsa", selector
 
 def zone_lines(key: SigningKey) -> str:
     """The record as a BIND zone has it."""
-    text = key.record
-    parts = " ".join(f'"{text[at : at + _PART]}"' for at in range(0, len(text), _PART))
-    return f"{key.selector}._domainkey.{key.domain}. IN TXT ( {parts} )"
+    return f"{key.selector}._domainkey.{key.domain}. IN TXT ( {quoted(key.record)} )"
 
 
 def _publish(key: SigningKey) -> None:

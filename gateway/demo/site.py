@@ -16,10 +16,21 @@ from gateway.accounts.credentials import hash_password
 from gateway.core.errors import SmarthostError
 from gateway.defaults import default_policies, write_certificate
 from gateway.demo.nameserver import NameServer
+from gateway.dns.zone import quoted
+from gateway.senderauth.signing import SigningKey, new_private_key
 from gateway.storage.sqlite_accounts import SqliteAccounts
+from gateway.storage.sqlite_dkim import KeyState, SqliteDkimKeys
 
 LISTENERS = ("smtp", "submission", "submissions", "pop3", "pop3s", "metrics")
 START_S = 30.0
+MAILING_LIST = "friends@remote.example"
+_LIST_POLICY = f"""\
+stage: message
+rules:
+  - note: the list tags what it hands on
+    when: recipient.address == "{MAILING_LIST}"
+    do: {{tag_subject: "[friends]"}}
+"""
 SIZE_LIMIT = "1MB"
 
 
@@ -31,8 +42,15 @@ class Site:
     domain: str
     users: dict[str, str]  # address to password
     folder: Path
+    source: str  # the loopback address that it sends from
+    aliases: dict[str, str] = field(default_factory=dict)
+    policies: dict[str, str] = field(default_factory=dict)  # files to add to the shipped ones
     ports: dict[str, int] = field(default_factory=dict)
+    key: SigningKey = field(init=False)
     process: "subprocess.Popen[bytes] | None" = None
+
+    def __post_init__(self) -> None:
+        self.key = SigningKey(self.domain, "demo", new_private_key("rsa"))
 
     @property
     def config(self) -> Path:
@@ -45,6 +63,8 @@ class Site:
     def prepare(self, dns: str, remote_port: int) -> None:
         self.folder.mkdir(mode=0o755)
         shutil.copytree(default_policies(), self.folder / "policies")
+        for name, text in self.policies.items():
+            (self.folder / "policies" / name).write_text(text, encoding="utf-8")
         write_certificate(self.folder / "tls", self.hostname)
         listen = "\n".join(
             f'{name} = "127.0.0.1:{port}"' if name == "metrics" else f'{name} = ["127.0.0.1:{port}"]'
@@ -55,7 +75,7 @@ class Site:
             f"[listen]\n{listen}\n"
             '[networks]\ntrusted = ["127.0.0.1/32"]\n'
             f'[limits]\nsize = "{SIZE_LIMIT}"\n'
-            f"[delivery]\nport = {remote_port}\nallow_private = true\n"
+            f'[delivery]\nport = {remote_port}\nallow_private = true\nsource = ["{self.source}"]\n'
             f'[dns]\nservers = ["{dns}"]\n'
             f'[domains."{self.domain}"]\n',
             encoding="utf-8",
@@ -65,7 +85,13 @@ class Site:
         accounts = SqliteAccounts(data / "accounts.db")
         for address, password in self.users.items():
             accounts.add(address, hash_password(password))
+        for address, target in self.aliases.items():
+            accounts.set_alias(address, (target,))
         accounts.close()
+        keys = SqliteDkimKeys(data / "accounts.db")
+        keys.add(self.key)
+        keys.set_states([(self.key, KeyState.ACTIVE)])
+        keys.close()
 
     def start(self) -> None:
         with (self.folder / "gateway.log").open("wb") as log:
@@ -104,18 +130,29 @@ class Internet:
         ports = iter(free_ports(2 * len(LISTENERS)))
         password = secrets.token_urlsafe(9)
         here = {"alice@example.org": password, "bob@example.org": password}
-        self.home = Site("the gateway", "example.org", here, self._folder / "gateway")
+        self.home = Site(
+            "the gateway", "example.org", here, self._folder / "gateway", "127.0.0.1",
+            policies={"lists/trusted_sealers.domains": "remote.example\n"},
+        )  # fmt: skip
         self.remote = Site(
-            "the remote side", "remote.example", {"carol@remote.example": password}, self._folder / "remote"
-        )
+            "the remote side", "remote.example", {"carol@remote.example": password}, self._folder / "remote",
+            "127.0.0.8", {MAILING_LIST: "bob@example.org"}, {"55-list.yaml": _LIST_POLICY},
+        )  # fmt: skip
+        self.bank = SigningKey("bank.example", "demo", new_private_key("rsa"))
         for site in (self.home, self.remote):
             site.ports = {name: next(ports) for name in LISTENERS}
         self.dns = NameServer(
             [
                 "remote.example MX 10 mail.remote.example.",
+                'remote.example TXT "v=spf1 ip4:127.0.0.8 -all"',
                 "mail.remote.example A 127.0.0.1",
+                "out.remote.example A 127.0.0.8",
+                "8.0.0.127.in-addr.arpa PTR out.remote.example.",
+                *(_key_record(key) for key in (self.home.key, self.remote.key, self.bank)),
+                "bank.example MX 10 client.elsewhere.example.",
                 '_dmarc.bank.example TXT "v=DMARC1; p=reject"',
                 "example.org MX 10 mail.example.org.",
+                "mail.example.org A 127.0.0.1",
                 "elsewhere.example MX 10 client.elsewhere.example.",
                 "client.elsewhere.example A 127.0.0.9",
                 "9.0.0.127.in-addr.arpa PTR client.elsewhere.example.",
@@ -146,6 +183,10 @@ class Internet:
             site.stop()
         self.dns.stop()
         shutil.rmtree(self._folder, ignore_errors=True)
+
+
+def _key_record(key: SigningKey) -> str:
+    return f"{key.selector}._domainkey.{key.domain} TXT {quoted(key.record)}"
 
 
 def free_ports(count: int) -> list[int]:

@@ -13,7 +13,10 @@ from email.message import EmailMessage
 from email.utils import formatdate, make_msgid
 
 from gateway.core.errors import SmarthostError
-from gateway.demo.site import SIZE_LIMIT, Internet, Site
+from gateway.demo.site import MAILING_LIST, SIZE_LIMIT, Internet, Site
+from gateway.message.header import parse_header
+from gateway.senderauth.bodyhash import BodyHashes
+from gateway.senderauth.signing import SigningKey, signature_field
 
 ARRIVAL_S = 20.0
 STRANGER = "127.0.0.9"  # a loopback address that the demo's [networks] trusted leaves out
@@ -29,7 +32,7 @@ class Stop:
 
 class Tour:
     def __init__(self, internet: Internet) -> None:
-        self._home, self._remote = internet.home, internet.remote
+        self._home, self._remote, self._bank = internet.home, internet.remote, internet.bank
         self._seen: dict[str, int] = {}
 
     def stops(self) -> list[Stop]:
@@ -40,6 +43,7 @@ class Tour:
             Stop("a stranger tries to relay through us", self._strangers_relay),
             Stop("mail to somebody who does not exist here", self._unknown_user),
             Stop("a stranger writes as the bank, whose domain wants that rejected", self._forged),
+            Stop("the bank's mail over a list, which breaks its signature and seals what it found", self._over_a_list),
             Stop(f"a message over the size limit of {SIZE_LIMIT}", self._oversize),
             Stop("a smuggled second message behind a bare LF dot", self._smuggling),
             Stop("bob writes to nobody@remote.example and gets a bounce", self._bounce),
@@ -73,12 +77,19 @@ class Tour:
         )
         return reply, "refused: nobody vouches for it (SPF, DKIM, DMARC)", reply.startswith("550 5.7.26")
 
+    def _over_a_list(self) -> tuple[str, str, bool]:
+        """Sent to the remote side, whose list bob is on."""
+        reply = self._send(
+            "help@bank.example", MAILING_LIST, "Opening hours", source=STRANGER, site=self._remote, key=self._bank
+        )
+        return self._arrival(reply, self._home, "bob@example.org", what="DKIM fails, ARC vouches: is in")
+
     def _oversize(self) -> tuple[str, str, bool]:
         reply = self._send("dave@elsewhere.example", "alice@example.org", "Video", source=STRANGER, octets=1_200_000)
         return reply, "refused", reply.startswith("552 5.3.4")
 
     def _smuggling(self) -> tuple[str, str, bool]:
-        with self._connect(STRANGER, "") as client:
+        with self._connect(STRANGER, "", self._home) as client:
             client.docmd("MAIL FROM:<dave@elsewhere.example>")
             client.docmd("RCPT TO:<alice@example.org>")
             client.docmd("DATA")
@@ -95,14 +106,14 @@ class Tour:
 
     # --- means ----------------------------------------------------------------------------------------------------
 
-    def _connect(self, source: str, user: str) -> smtplib.SMTP:
-        port = self._home.ports["submission" if user else "smtp"]
+    def _connect(self, source: str, user: str, site: Site) -> smtplib.SMTP:
+        port = site.ports["submission" if user else "smtp"]
         client = smtplib.SMTP("127.0.0.1", port, "client.elsewhere.example", timeout=20, source_address=(source, 0))
         client.ehlo()
         if user:
             client.starttls(context=_any_certificate())
             client.ehlo()
-            client.login(user, self._home.users[user])
+            client.login(user, site.users[user])
         return client
 
     def _send(
@@ -115,6 +126,8 @@ class Tour:
         user: str = "",
         octets: int = 0,
         author: str = "",
+        site: Site | None = None,
+        key: SigningKey | None = None,
     ) -> str:
         """The last reply of the dialogue, as text. author: what From names, where that is not the sender."""
         message = EmailMessage()
@@ -124,7 +137,8 @@ class Tour:
         octets_out = message.as_bytes().replace(b"\n", b"\r\n")
         if octets:
             octets_out += (b"x" * 70 + b"\r\n") * (octets // 72)
-        with self._connect(source, user) as client:
+        octets_out = octets_out if key is None else _signature(key, octets_out) + octets_out
+        with self._connect(source, user, site or self._home) as client:
             for verb in (f"MAIL FROM:<{sender}>", f"RCPT TO:<{recipient}>"):
                 code, text = client.docmd(verb)
                 if code >= 400:
@@ -161,6 +175,13 @@ def read_subjects(site: Site, user: str) -> list[str]:
         return found
     finally:
         box.quit()
+
+
+def _signature(key: SigningKey, message: bytes) -> bytes:
+    header, hashes = parse_header(message), BodyHashes([("relaxed", None)])
+    hashes.feed(message[header.end :])
+    hashes.finish()
+    return signature_field(key, header.fields, hashes.digest("relaxed", None), int(time.time()))
 
 
 def _any_certificate() -> ssl.SSLContext:
