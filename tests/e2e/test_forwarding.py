@@ -15,6 +15,7 @@ from gateway.message.header import parse_header
 from gateway.senderauth.arc import ArcResult, verify_arc
 from gateway.senderauth.dkim import verify_dkim
 from gateway.storage.sqlite_dkim import FRESH_S
+from tests.senderauth.opinions import opinions_missing, rspamd
 from tests.senderauth.signing import MESSAGE, record, rsa_key, sealed_by, signed
 from tests.support.fakes import FakeResolver
 from tests.support.gateway import STRANGER, Gateway
@@ -119,6 +120,21 @@ def test_what_we_change_breaks_the_signature_and_not_the_chain(gateway: Gateway,
     assert b"\r\nSubject: [tagged] tag me\r\n" in taken.data
     assert signatures(taken.data) == ["fail"]
     assert chain(taken.data) == ArcResult("pass", ("example.org",))
+
+
+@pytest.mark.peers
+@pytest.mark.skipif(opinions_missing() is not None, reason=str(opinions_missing()))
+def test_rspamd_believes_the_chain(gateway: Gateway, remote: Remote) -> None:
+    """Of one hand and of two, and though the subject was changed here."""
+    remote.dns.add(*map(_parts, KEYS[:2]))
+    one = forwarded(gateway, remote, signed(MESSAGE.replace(b"One\r\n two", b"tag me")))
+    two = forwarded(gateway, remote, sealed_by("list.example", signed()))
+    with rspamd(remote.dns.address) as second:
+        opinions = [second.ask(each.data, "203.0.113.7", "mx.test", "x@example.org") for each in (one, two)]
+        broken = second.ask(two.data.replace(b"Hello", b"Hullo"), "203.0.113.7", "mx.test", "x@example.org")
+    assert [each.arc for each in opinions] == ["pass", "pass"]
+    assert [set(each.dkim.values()) for each in opinions] == [{"fail"}, {"pass"}]
+    assert broken.arc == "fail"
 
 
 def test_a_domain_without_a_key_rewrites_and_does_not_seal(gateway: Gateway, remote: Remote) -> None:

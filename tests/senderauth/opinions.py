@@ -1,4 +1,4 @@
-"""What others say of the same messages under the same DNS: opendkim of signatures, rspamd of SPF, DKIM and DMARC."""
+"""What others say of the same messages under the same DNS: opendkim of signatures, rspamd of SPF, DKIM, DMARC and ARC."""
 
 import json
 import re
@@ -16,7 +16,7 @@ from tests.support.process import Daemon, find_command, free_port, missing, run
 _USER = "_rspamd"
 _MODULES = (
     *("rbl", "surbl", "fuzzy_check", "asn", "greylist", "ratelimit", "history_redis", "phishing", "mx_check", "neural"),
-    *("reputation", "bimi", "arc", "antivirus", "url_redirector", "once_received", "replies", "chartable"),
+    *("reputation", "bimi", "antivirus", "url_redirector", "once_received", "replies", "chartable"),
 )
 _SIGNATURE = re.compile(r"dkim=(\w+)(?:(?!dkim=).)*?header\.b=\"?([A-Za-z0-9+/]+)", re.DOTALL)
 _DKIM = {"ALLOW": "pass", "REJECT": "fail", "PERMFAIL": "permerror", "TEMPFAIL": "temperror"}
@@ -25,6 +25,7 @@ _DMARC = {
     "DMARC_POLICY_QUARANTINE": ("fail", "quarantine"), "DMARC_POLICY_SOFTFAIL": ("fail", "none"),
     "DMARC_NA": ("none", ""), "DMARC_BAD_POLICY": ("none", ""), "DMARC_DNSFAIL": ("temperror", ""),
 }  # fmt: skip
+_ARC = {"ARC_ALLOW": "pass", "ARC_REJECT": "fail", "ARC_INVALID": "fail", "ARC_DNSFAIL": "temperror"}
 
 
 def opinions_missing() -> str | None:
@@ -61,11 +62,12 @@ def opendkim_results(messages: Sequence[bytes], dns: str) -> list[dict[str, str]
 
 @dataclass(frozen=True, slots=True)
 class Opinion:
-    """dkim: words by `domain:selector`; dmarc: result, and the policy of a fail."""
+    """dkim: words by `domain:selector`; dmarc: result, and the policy of a fail; arc: of the chain."""
 
     spf: str
     dkim: dict[str, str]
     dmarc: tuple[str, str]
+    arc: str = "none"
 
 
 class Rspamd:
@@ -82,7 +84,8 @@ class Rspamd:
             for option in symbols.get(f"R_DKIM_{symbol}", {}).get("options", []):
                 dkim[option.replace(":s=", ":")] = word
         spf = next((name.removeprefix("R_SPF_").lower() for name in symbols if name.startswith("R_SPF_")), "")
-        return Opinion(spf, dkim, next((_DMARC[name] for name in symbols if name in _DMARC), ("none", "")))
+        dmarc = next((_DMARC[name] for name in symbols if name in _DMARC), ("none", ""))
+        return Opinion(spf, dkim, dmarc, next((_ARC[name] for name in symbols if name in _ARC), "none"))
 
 
 @contextmanager
