@@ -25,7 +25,7 @@ class ReverseDns:
         if isinstance(answer, DnsFailure):
             return UNKNOWN
         values = answer.values if isinstance(answer, Records) else ()
-        names = [name for value in values if (name := str(value).rstrip(".").lower())]
+        names = [name for value in values if (name := str(value))]
         if need.name == "client.ptr":
             return names[0] if names else None
         return await self._confirmed(need, context.session.client_ip, names[:MAX_NAMES])

@@ -15,7 +15,9 @@ class Clock(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Records:
-    """Answer data in presentation order: MX as (preference, host), addresses as text, TXT as joined octets."""
+    """Answer data in presentation order: MX as (preference, host), addresses as text, names without their last
+    dot, TXT as joined octets.
+    """
 
     values: tuple[object, ...]
 

@@ -118,6 +118,8 @@ def _value(record: object) -> object:
             return (int(record.preference), host)  # type: ignore[attr-defined]
         case dns.rdatatype.A | dns.rdatatype.AAAA:
             return str(record.address)  # type: ignore[attr-defined]
+        case dns.rdatatype.PTR | dns.rdatatype.CNAME:
+            return str(record.target).rstrip(".").lower()  # type: ignore[attr-defined]  # a name
         case dns.rdatatype.TXT:
             return b"".join(record.strings)  # type: ignore[attr-defined]
         case _:

@@ -1,4 +1,4 @@
-"""What others say of the same messages under the same DNS: opendkim of signatures, rspamd of SPF, DKIM, DMARC and ARC."""
+"""What others say of the same messages under the same DNS: opendkim of signatures, rspamd of SPF, DKIM, DMARC, ARC."""
 
 import json
 import re

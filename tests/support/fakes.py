@@ -47,6 +47,8 @@ class FakeResolver:
             self._records[name, kind].append((int(preference), host.rstrip(".").lower()))
         elif kind == "TXT":
             self._records[name, kind].append(value.encode())
+        elif kind in ("PTR", "CNAME"):
+            self._records[name, kind].append(value.rstrip(".").lower())
         elif kind != "EXISTS":
             self._records[name, kind].append(value)
 
