@@ -13,6 +13,7 @@ import click
 
 from gateway.config import Config, load_config
 from gateway.core.errors import SmarthostError
+from gateway.dns.resolver import DnsResolver, ResolverSettings
 from gateway.supervisor import become, find_identity, own_data
 
 
@@ -70,6 +71,11 @@ def with_store(path: Path, store: Callable[[Path], S], body: Callable[[Config, S
             return body(config, opened)
 
     guarded(run)
+
+
+def asking_resolver(config: Config) -> DnsResolver:
+    """For a command's own questions."""
+    return DnsResolver(ResolverSettings(config.dns.servers), lambda rdtype, result, seconds: None)
 
 
 def show(rows: Sequence[Mapping[str, object]], columns: Iterable[str], *, as_json: bool) -> None:

@@ -11,13 +11,11 @@ from pathlib import Path
 
 import click
 
-from gateway.cli.context import USAGE, config_option, fail, iso, json_option, show, with_store
+from gateway.cli.context import USAGE, asking_resolver, config_option, fail, iso, json_option, show, with_store
 from gateway.config import Config
 from gateway.core.address import parse_domain
-from gateway.core.ports import DnsFailure, Records
-from gateway.dns.resolver import DnsResolver, ResolverSettings
 from gateway.dns.zone import quoted
-from gateway.senderauth.keys import KeyRefused, parse_key
+from gateway.published.inspection import key_trouble
 from gateway.senderauth.signing import ALGORITHMS, SigningKey, new_private_key
 from gateway.storage.sqlite_dkim import KeptKey, KeyState, SqliteDkimKeys
 
@@ -122,7 +120,7 @@ def _rotate(config: Config, keys: SqliteDkimKeys, domain: str) -> int:
         for algorithm in dict.fromkeys(key.algorithm for key in active) or ("rsa",):
             _publish(make_key(keys, domain, algorithm))
         return 0
-    unseen = [(key, what) for key in waiting if (what := asyncio.run(_seen(config, key)))]
+    unseen = [(key, what) for key in waiting if (what := asyncio.run(_trouble(config, key)))]
     for key, what in unseen:
         click.echo(f"{key.selector}._domainkey.{domain}: {what}")
         _publish(key)
@@ -137,22 +135,8 @@ def _rotate(config: Config, keys: SqliteDkimKeys, domain: str) -> int:
     return 1 if unseen else 0
 
 
-async def _seen(config: Config, key: SigningKey) -> str:
-    """What is wrong with the record in DNS, or "" where it is the key's."""
-    resolver = DnsResolver(ResolverSettings(config.dns.servers), lambda rdtype, result, seconds: None)
-    answer = await resolver.lookup(f"{key.selector}._domainkey.{key.domain}", "TXT")
-    if isinstance(answer, DnsFailure):
-        return f"DNS {answer.reason}"
-    if not isinstance(answer, Records):
-        return "no such record yet"
-    wanted = parse_key(key.record.encode()).key
-    for record in answer.values:
-        try:
-            if isinstance(record, bytes) and parse_key(record).key == wanted:
-                return ""
-        except KeyRefused as error:
-            return f"{error}"
-    return "another key is there"
+async def _trouble(config: Config, key: SigningKey) -> str:
+    return await key_trouble(key, asking_resolver(config))
 
 
 @dkim.command("retire")

@@ -4,25 +4,28 @@ import click
 
 from gateway import VERSION
 from gateway.cli.accounts import alias, user
+from gateway.cli.check import check
 from gateway.cli.context import Commands, GroupedCommands
 from gateway.cli.control import reload
 from gateway.cli.dkim import dkim
+from gateway.cli.dns import dns
+from gateway.cli.doctor import doctor
 from gateway.cli.explain import policy_explain
 from gateway.cli.import_postfix import policy_import_postfix
 from gateway.cli.policy import policy
 from gateway.cli.quarantine import quarantine
 from gateway.cli.queue import queue
 from gateway.cli.replay import policy_coverage, policy_replay
-from gateway.cli.setup import check, init, run
+from gateway.cli.setup import init, run
 from gateway.cli.trace import trace
 
 
 class SmarthostCommands(GroupedCommands):
     sections = (
-        Commands("Set up and run", ("init", "check", "run", "reload")),
+        Commands("Set up and run", ("init", "check", "doctor", "run", "reload")),
         Commands("Policies", ("policy",)),
         Commands("People", ("user", "alias")),
-        Commands("Domains", ("dkim",)),
+        Commands("Domains", ("dkim", "dns")),
         Commands("Mail on its way", ("queue", "quarantine", "trace")),
     )
 
@@ -36,7 +39,7 @@ def main() -> None:
     """
 
 
-for command in (init, check, run, reload, policy, user, alias, dkim, queue, quarantine, trace):
+for command in (init, check, doctor, run, reload, policy, user, alias, dkim, dns, queue, quarantine, trace):
     main.add_command(command)
 policy.add_command(policy_explain)
 policy.add_command(policy_replay)

@@ -1,0 +1,92 @@
+"""`check`: what this host alone can tell of its configuration, policies, keys and permissions."""
+
+import stat
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import click
+
+from gateway.cli.context import NO, config_option, guarded
+from gateway.config import Config, load_config
+from gateway.core.errors import ConfigError
+from gateway.net.tls import TlsSettings, check_pair
+from gateway.policy_folder import applied_policy, shadow_policy
+from gateway.published.inspection import ERROR, WARNING, Finding
+
+EXPIRY_WARNING_DAYS = 21
+
+
+@click.command()
+@config_option
+def check(config_path: Path) -> None:
+    """Look over configuration, policies, keys and permissions."""
+    guarded(lambda: _check(config_path))
+
+
+def _check(path: Path) -> int:
+    found = look_over(path, load_config(path))
+    for level in (WARNING, ERROR):
+        for each in found:
+            if each.level == level:
+                click.echo(f"{level}: {each.text}", err=True)
+    errors = sum(each.level == ERROR for each in found)
+    click.echo(f"{path}: {errors} errors, {len(found) - errors} warnings")
+    return NO if errors else 0
+
+
+def look_over(path: Path, config: Config) -> list[Finding]:
+    found: list[Finding] = []
+    try:
+        found += [_warning("policy", text) for text in applied_policy(config).warnings]
+        shadow = shadow_policy(config)
+        found += [] if shadow is None else [_warning("policy", text) for text in shadow.warnings]
+    except ConfigError as error:
+        found.append(Finding(ERROR, "policy", str(error)))
+    found += _tls(config)
+    for route in config.routes.values():
+        if route.password_file is not None:
+            found += _secret(config.path(route.password_file))
+    if not config.domains and not config.relay_domains:
+        text = f"{path}: domains: none; only trusted networks will have anything from this gateway"
+        found.append(_warning("domains", text))
+    if "." not in config.gateway.hostname:
+        text = f"gateway.hostname: {config.gateway.hostname} has no dot; other hosts will refuse it"
+        found.append(_warning("host", text))
+    return found
+
+
+def _tls(config: Config) -> list[Finding]:
+    from cryptography import x509
+
+    certificate, key = config.path(config.tls.certificate), config.path(config.tls.key)
+    listen = config.listen
+    if not (listen.submission or listen.submissions or listen.pop3 or listen.pop3s or certificate.exists()):
+        return []
+    try:
+        check_pair(TlsSettings(certificate, key, config.tls.minimum))
+        read = x509.load_pem_x509_certificate(certificate.read_bytes())
+    except (ConfigError, ValueError, OSError) as error:
+        return [Finding(ERROR, "tls", str(error))]
+    found = _secret(key)
+    left = read.not_valid_after_utc - datetime.now(UTC)
+    if left < timedelta(0):
+        found.append(Finding(ERROR, "tls", f"tls: {certificate} expired {-left.days} days ago"))
+    elif left < timedelta(days=EXPIRY_WARNING_DAYS):
+        found.append(_warning("tls", f"tls: {certificate} expires in {left.days} days"))
+    if read.issuer == read.subject:
+        found.append(_warning("tls", f"tls: {certificate} is self-signed: mail programs will object"))
+    return found
+
+
+def _secret(path: Path) -> list[Finding]:
+    try:
+        mode = stat.S_IMODE(path.stat().st_mode)
+    except OSError as error:
+        return [Finding(ERROR, "permissions", f"{path}: {error.strerror}")]
+    if mode & 0o077:
+        return [Finding(ERROR, "permissions", f"{path}: mode {mode:04o}, wanted is 0600: it holds a secret")]
+    return []
+
+
+def _warning(about: str, text: str) -> Finding:
+    return Finding(WARNING, about, text)

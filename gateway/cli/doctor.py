@@ -1,0 +1,79 @@
+"""`doctor`: check, and the world outside: DNS, lists that may have this host, the way out, clock and disk."""
+
+import asyncio
+import json
+from dataclasses import asdict
+from pathlib import Path
+
+import click
+
+from gateway.checks.dnsbl import ADDRESS_POINTS, reversed_ip
+from gateway.checks.zones import Zones
+from gateway.cli.check import look_over
+from gateway.cli.context import NO, asking_resolver, config_option, guarded, json_option, open_config
+from gateway.cli.dns import count, domain_findings, host_of, load_texts, tell
+from gateway.config import Config, load_config
+from gateway.core.errors import ConfigError
+from gateway.policy.context import arguments_of
+from gateway.policy_folder import applied_policy
+from gateway.published.inspection import ERROR, WARNING, Finding, addresses_of
+from gateway.published.outside import clock, disk, way_out
+from gateway.telemetry import log
+
+TRIED = "gmail.com"  # whose mail hosts always answer
+
+
+@click.command()
+@click.option("--try-domain", default=TRIED, show_default=True, help="Whose mail host to try the way out with.")
+@config_option
+@json_option
+def doctor(try_domain: str, config_path: Path, as_json: bool) -> None:
+    """All that check looks at, DNS of each domain, DNS lists, the way out, clock and disk. Exit code 1: an error."""
+
+    def body() -> int:
+        log.configure(level="critical")  # what is found is told below
+        load_texts()
+        found = look_over(config_path, load_config(config_path))
+        config = open_config(config_path)
+        for domain in (*config.domains, *config.relay_domains):
+            if not domain.startswith("."):
+                found += domain_findings(config, domain)
+        found += asyncio.run(_outside(config, try_domain, _zones(config)))
+        found = list(dict.fromkeys(found))
+        if as_json:
+            click.echo(json.dumps([asdict(each) for each in found], indent=2))
+        else:
+            tell(found)
+            click.echo(count(found))
+        return NO if any(each.level == ERROR for each in found) else 0
+
+    guarded(body)
+
+
+def _zones(config: Config) -> list[str]:
+    """The lists that the policy asks about clients."""
+    try:
+        facts = applied_policy(config).facts
+    except ConfigError:
+        return []  # told as a finding of its own
+    return sorted({arguments_of(key)[0] for key in facts if key.startswith("dnsbl(")})
+
+
+async def _outside(config: Config, try_domain: str, zones: list[str]) -> list[Finding]:
+    resolver = asking_resolver(config)
+    found = clock() + disk(config.data, config.limits.free_space)
+    if "default" not in config.routes:
+        found += await way_out(try_domain, config.delivery.port, resolver)
+    host = host_of(config)
+    addresses = dict.fromkeys([*host.addresses, *await addresses_of(host.hostname, resolver)])
+    lists = Zones(resolver, ADDRESS_POINTS, lambda zone, is_up: None)
+    for zone in zones:
+        for address in addresses:
+            answers = await lists.ask(reversed_ip(address), zone)
+            if answers is None:
+                text = f"{zone} could not be asked about {address}; a rule that hangs on it matches nobody either"
+                found.append(Finding(WARNING, "lists", text))
+            elif answers:
+                text = f"{zone} lists {address} ({', '.join(answers)}): others may refuse its mail"
+                found.append(Finding(ERROR, "lists", text, "ask the list what it saw, stop that, have it taken off"))
+    return found
