@@ -28,7 +28,7 @@ def _check(path: Path) -> int:
     for level in (WARNING, ERROR):
         for each in found:
             if each.level == level:
-                click.echo(f"{level}: {each.text}", err=True)
+                click.echo(f"{level}: {each.about}: {each.text}", err=True)
     errors = sum(each.level == ERROR for each in found)
     click.echo(f"{path}: {errors} errors, {len(found) - errors} warnings")
     return NO if errors else 0
@@ -47,7 +47,7 @@ def look_over(path: Path, config: Config) -> list[Finding]:
         if route.password_file is not None:
             found += _secret(config.path(route.password_file))
     if not config.domains and not config.relay_domains:
-        text = f"{path}: domains: none; only trusted networks will have anything from this gateway"
+        text = f"none in {path}; only trusted networks will have anything from this gateway"
         found.append(_warning("domains", text))
     if "." not in config.gateway.hostname:
         text = f"gateway.hostname: {config.gateway.hostname} has no dot; other hosts will refuse it"
@@ -70,11 +70,11 @@ def _tls(config: Config) -> list[Finding]:
     found = _secret(key)
     left = read.not_valid_after_utc - datetime.now(UTC)
     if left < timedelta(0):
-        found.append(Finding(ERROR, "tls", f"tls: {certificate} expired {-left.days} days ago"))
+        found.append(Finding(ERROR, "tls", f"{certificate} expired {-left.days} days ago"))
     elif left < timedelta(days=EXPIRY_WARNING_DAYS):
-        found.append(_warning("tls", f"tls: {certificate} expires in {left.days} days"))
+        found.append(_warning("tls", f"{certificate} expires in {left.days} days"))
     if read.issuer == read.subject:
-        found.append(_warning("tls", f"tls: {certificate} is self-signed: mail programs will object"))
+        found.append(_warning("tls", f"{certificate} is self-signed: mail programs will object"))
     return found
 
 

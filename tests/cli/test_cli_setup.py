@@ -147,7 +147,7 @@ def test_check_warns_and_says_yes(cli: Cli) -> None:
     path.write_text(path.read_text().replace('"mail.example.org"', '"mail"').replace('[domains."example.org"]', ""))
     (cli.folder / "policies" / "lists" / "spare.words").write_text("x\n")
     done = cli("check").expect(0)
-    for warning in ("has no dot", "domains: none", "no rule uses this list"):
+    for warning in ("has no dot", "domains: none in smarthost.toml", "no rule uses this list"):
         assert warning in done.stderr
     assert "0 errors, 4 warnings" in done.stdout
 
