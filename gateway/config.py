@@ -163,6 +163,7 @@ class Forwarding(Section):
 
 class Dns(Section):
     servers: tuple[Annotated[str, AfterValidator(_name_server)], ...] = ()
+    validating: bool = False
 
 
 class Queue(Section):

@@ -139,9 +139,9 @@ def login_of(shared: Shared, accounts: SqliteAccounts) -> LoginGuard:
 
 
 def resolver_of(process: Process) -> DnsResolver:
-    found = process.metrics
+    found, dns = process.metrics, process.shared.config.dns
     return DnsResolver(
-        ResolverSettings(process.shared.config.dns.servers),
+        ResolverSettings(dns.servers, dns.validating),
         lambda rdtype, result, seconds: found.dns_seconds.labels(rdtype, result).observe(seconds),
     )
 

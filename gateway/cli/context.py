@@ -75,7 +75,9 @@ def with_store(path: Path, store: Callable[[Path], S], body: Callable[[Config, S
 
 def asking_resolver(config: Config) -> DnsResolver:
     """For a command's own questions."""
-    return DnsResolver(ResolverSettings(config.dns.servers), lambda rdtype, result, seconds: None)
+    return DnsResolver(
+        ResolverSettings(config.dns.servers, config.dns.validating), lambda rdtype, result, seconds: None
+    )
 
 
 def show(rows: Sequence[Mapping[str, object]], columns: Iterable[str], *, as_json: bool) -> None:

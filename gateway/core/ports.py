@@ -16,10 +16,11 @@ class Clock(Protocol):
 @dataclass(frozen=True, slots=True)
 class Records:
     """Answer data in presentation order: MX as (preference, host), addresses as text, names without their last
-    dot, TXT as joined octets.
+    dot, TXT as joined octets. is_authenticated: DNSSEC vouches for them, by a resolver that may be believed.
     """
 
     values: tuple[object, ...]
+    is_authenticated: bool = False
 
 
 @dataclass(frozen=True, slots=True)

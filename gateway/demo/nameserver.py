@@ -44,7 +44,7 @@ UDP_PENDING = 1024  # delayed UDP answers waiting at once; one more is dropped
 SEEN = 65_536  # queries remembered, newest kept
 PORTS = range(10_240, 32_768)  # below the ephemeral range
 FAULTS = frozenset(
-    {"drop", "servfail", "refused", "truncate", "tcp_close", "garbage", "lie", "lie:id", "lie:question"}
+    {"drop", "servfail", "refused", "truncate", "tcp_close", "garbage", "lie", "lie:id", "lie:question", "authentic"}
 )  # and delay:SECONDS
 
 Via: TypeAlias = Literal["udp", "tcp"]
@@ -121,7 +121,8 @@ class NameServer:
         drop: no answer.  delay:SECONDS: the true answer, late.  servfail, refused.  truncate: TC and no records over
         UDP, whole over TCP.  tcp_close: the same over UDP, then TCP closes unanswered.  garbage: the true id, then
         octets that are no message.  lie:id and lie:question: the true records under a wrong id or a wrong question;
-        lie: both, one after the other.  The asked name counts, not CNAME targets; the nearest name wins, and there a
+        lie: both, one after the other.  authentic: no fault, the true answer with AD, as a validating resolver gives it
+        of a signed zone.  The asked name counts, not CNAME targets; the nearest name wins, and there a
         fault for the type wins over one for all types.
         """
         if fault is not None and fault not in FAULTS:
@@ -266,6 +267,7 @@ class NameServer:
                 response.flags |= dns.flags.TC | dns.flags.AA
             else:
                 self._resolve(response, question)
+                response.flags |= dns.flags.AD if fault == "authentic" else 0
         limit = 65_535 if via == "tcp" else min(max(512, query.payload if query.edns >= 0 else 0), UDP_MAX)
         wire = _wire(response, limit)
         if fault == "drop" or (fault == "tcp_close" and via == "tcp"):

@@ -9,10 +9,12 @@ import time
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from ipaddress import ip_address
 
 import dns.asyncbackend
 import dns.asyncresolver
 import dns.exception
+import dns.flags
 import dns.name
 import dns.nameserver
 import dns.rdatatype
@@ -28,6 +30,7 @@ import dns.rdtypes.IN.AAAA
 import dns.resolver
 
 from gateway.core.ports import Answer, DnsFailure, NoData, NoDomain, Records
+from gateway.dns.budget import OVER_BUDGET, spend_lookup
 
 MIN_TTL_S, MAX_TTL_S = 5.0, 3600.0
 MAX_NEGATIVE_S = 900.0
@@ -40,9 +43,12 @@ _BACKEND = dns.asyncbackend.get_backend("asyncio")
 
 @dataclass(frozen=True, slots=True)
 class ResolverSettings:
-    """servers: `ip:port`, none: the system's; lifetime_s: one look-up with all its retries; timeout_s: one try."""
+    """servers: `ip:port`, none: the system's; lifetime_s: one look-up with all its retries; timeout_s: one try.
+    validating: they check DNSSEC, and nobody between them and us can change what they say.
+    """
 
     servers: Sequence[str] = ()
+    validating: bool = False
     lifetime_s: float = 8.0
     timeout_s: float = 2.0
 
@@ -60,6 +66,8 @@ class DnsResolver:
         self._resolver.timeout = settings.timeout_s
         self._resolver.lifetime = settings.lifetime_s
         self._resolver.use_edns(0, 0, 1232)
+        self._resolver.set_flags(dns.flags.RD | dns.flags.AD)  # RFC 6840 5.7: AD asks to be told
+        self._believes_ad = settings.validating or all(map(_is_loopback, self._resolver.nameservers))
         self._on_query = on_query
         self._cache: OrderedDict[tuple[str, str], tuple[float, Answer]] = OrderedDict()
         self._flights: dict[tuple[str, str], asyncio.Task[Answer]] = {}
@@ -70,6 +78,8 @@ class DnsResolver:
         cached = self._cache.get(key)
         if cached is not None and cached[0] > time.monotonic():
             return cached[1]
+        if not spend_lookup():
+            return OVER_BUDGET
         flight = self._flights.get(key)
         if flight is None:
             flight = asyncio.create_task(self._ask(key))
@@ -108,7 +118,12 @@ class DnsResolver:
         ttl = found.chaining_result.minimum_ttl  # of CNAMEs and records, or of the SOA of a negative answer
         if found.rrset is None:
             return NoData(), _clamp(ttl, MAX_NEGATIVE_S)
-        return Records(tuple(_value(record) for record in found.rrset)), _clamp(ttl, MAX_TTL_S)
+        is_authenticated = self._believes_ad and bool(found.response.flags & dns.flags.AD)
+        return Records(tuple(_value(record) for record in found.rrset), is_authenticated), _clamp(ttl, MAX_TTL_S)
+
+
+def _is_loopback(server: str | dns.nameserver.Nameserver) -> bool:
+    return ip_address(str(getattr(server, "address", server)).partition("%")[0]).is_loopback
 
 
 def _value(record: object) -> object:

@@ -17,6 +17,7 @@ from gateway.core.ports import EarlyTalk
 from gateway.core.reply import Reply, reply
 from gateway.core.transaction import Envelope, Recipient, Session
 from gateway.core.verdict import Action, Decision, Guard, Stage, Verdict
+from gateway.dns.budget import lookup_budget
 from gateway.message.blob import Blob
 from gateway.message.header import MAX_HEADER, Header, parse_header
 from gateway.policy.catalogue import owns_author
@@ -35,6 +36,7 @@ from gateway.smtp.sasl import Credentials
 from gateway.telemetry import log
 
 MAX_TAKEN_HEADER = MAX_HEADER - 16 * 1024  # with what we add it is still read whole
+MAX_LOOKUPS = 250  # that a message may cost: SPF's 110, fifty seals, twenty domains in a few lists
 MAX_NULL_RECIPIENTS = 5  # a DSN goes to one; more than a few from a stranger are no DSN
 MAX_SESSION_LOGINS = 5  # failures in one session
 
@@ -247,10 +249,16 @@ class SmtpDriver:
     async def message(self, session: Session, envelope: Envelope, content: Content, facts: ContentFacts) -> Reply:
         spooled = cast(SpooledContent, content)  # made by `content` above
         started = time.perf_counter()
+        with lookup_budget(MAX_LOOKUPS):
+            return await self._message(session, envelope, spooled, facts, started)
+
+    async def _message(
+        self, session: Session, envelope: Envelope, content: SpooledContent, facts: ContentFacts, started: float
+    ) -> Reply:
         try:
             try:
                 async with asyncio.timeout(self._service.settings.message_stage_s):
-                    judged, context = await self._judge_message(session, envelope, spooled, facts)
+                    judged, context = await self._judge_message(session, envelope, content, facts)
             except TimeoutError:
                 judged, context = Judged([], MESSAGE_TIMEOUT, ()), None
             await self._judge.beside(judged, envelope.recipients)

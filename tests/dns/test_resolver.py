@@ -6,9 +6,11 @@ from collections.abc import Awaitable, Callable, Iterator
 from typing import TypeVar
 
 import pytest
+from dns.nameserver import Do53Nameserver
 
 from gateway.core.ports import Answer, DnsFailure, NoData, NoDomain, Records
 from gateway.demo.nameserver import NameServer
+from gateway.dns.budget import OVER_BUDGET, lookup_budget
 from gateway.dns.resolver import DnsResolver, ResolverSettings
 
 T = TypeVar("T")
@@ -86,6 +88,50 @@ def test_answers_are_values(server: NameServer, name: str, rdtype: str, answer: 
         assert set(found.values) == answer
     else:
         assert found == answer or (isinstance(answer, type) and isinstance(found, answer))
+
+
+@pytest.mark.parametrize(("name", "is_authenticated"), [("x.test", True), ("short.test", False)])
+def test_the_word_of_a_validating_resolver_on_loopback_is_believed(
+    server: NameServer, name: str, is_authenticated: bool
+) -> None:
+    server.fault("x.test", "authentic")
+    answer = run(server, lambda asked: asked.resolver.lookup(name, "MX" if is_authenticated else "A"))
+    assert isinstance(answer, Records)
+    assert answer.is_authenticated is is_authenticated
+
+
+@pytest.mark.parametrize("is_validating", [True, False])
+def test_of_others_only_if_they_are_said_to_be(server: NameServer, is_validating: bool) -> None:
+    """AD from a server across a network may be anybody's."""
+    server.fault("x.test", "authentic")
+
+    async def ask() -> Answer:
+        resolver = DnsResolver(ResolverSettings(("203.0.113.1:53",), validating=is_validating), lambda *_: None)
+        host, _, port = server.address.rpartition(":")
+        resolver._resolver.nameservers = [Do53Nameserver(host, int(port))]
+        return await resolver.lookup("x.test", "MX")
+
+    answer = asyncio.run(ask())
+    assert isinstance(answer, Records)
+    assert answer.is_authenticated is is_validating
+
+
+def test_a_message_has_so_many_look_ups(server: NameServer) -> None:
+    """Over all tasks that work for it; what the cache has costs nothing, and another message has its own."""
+
+    async def story(asked: Asked) -> None:
+        names = [f"n{number}.test" for number in range(8)]
+        with lookup_budget(5):
+            found = await asyncio.gather(*(asked.resolver.lookup(name, "A") for name in names))
+            assert found.count(NoDomain()) == 5
+            assert found.count(OVER_BUDGET) == 3
+            assert await asked.resolver.lookup(names[found.index(NoDomain())], "A") == NoDomain()
+        with lookup_budget(3):
+            assert NoDomain() in [await asked.resolver.lookup(name, "A") for name in names]
+        assert [await asked.resolver.lookup(name, "A") for name in names] == [NoDomain()] * 8
+        assert len(asked.out) == 8
+
+    run(server, story)
 
 
 def test_an_answer_is_asked_once_whatever_the_case(server: NameServer) -> None:
