@@ -2,8 +2,10 @@
 PYTHON ?= python3
 VENV   := .venv
 BIN    := $(VENV)/bin
+FUZZ   := .cache/fuzz-venv
+FUZZ_SECONDS ?= 60
 
-.PHONY: run test test-long check format bench clean
+.PHONY: run test test-long check format bench fuzz clean
 
 run: $(VENV)/installed
 	@$(BIN)/python -m gateway.demo.tour
@@ -28,6 +30,17 @@ format: $(VENV)/installed
 
 bench: $(VENV)/installed
 	$(BIN)/python -m bench.side_by_side
+
+# Each target of tests/fuzz for FUZZ_SECONDS; what is found is in .cache/fuzz/TARGET/found.
+fuzz: $(FUZZ)/installed
+	$(FUZZ)/bin/python -m tests.fuzz.run all $(FUZZ_SECONDS)
+
+# atheris is in no lock file: nothing else needs it, and it has wheels for few systems.
+$(FUZZ)/installed: requirements.lock
+	@echo "== making $(FUZZ) with atheris"
+	@test -x $(FUZZ)/bin/python || $(PYTHON) -m venv $(FUZZ)
+	@$(FUZZ)/bin/python -m pip install --quiet --disable-pip-version-check -r requirements.lock atheris==3.0.0
+	@touch $@
 
 $(VENV)/installed: requirements.lock pyproject.toml
 	@echo "== making $(VENV) and installing Smarthost with what it needs"

@@ -7,12 +7,11 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 import dkim
-from dkim.canonicalization import Relaxed
 from dkim.util import InvalidTagValueList
 
 from gateway.core.address import parse_domain
 from gateway.message.header import Field
-from gateway.senderauth.headerhash import without_value
+from gateway.senderauth.headerhash import relaxed, unsigned
 from gateway.senderauth.keys import MAX_SIGNATURE, SELECTOR, Flaw, Tags, key_name, signature_tags
 
 MAX_INSTANCES = 50  # RFC 8617 4.2.1
@@ -103,14 +102,8 @@ class ChainHash:
 
     def add(self, results: bytes, message: bytes, seal: bytes) -> bytes:
         """SHA-256 for the seal of the next set; all three are raw fields, the value of its b= whatever it is."""
-        self._before.update(_relaxed(results) + _relaxed(message))
+        self._before.update(relaxed(results) + relaxed(message))
         own = self._before.copy()
-        own.update(_relaxed(seal, is_signature=True).removesuffix(b"\r\n"))
-        self._before.update(_relaxed(seal))
+        own.update(relaxed(unsigned(seal)).removesuffix(b"\r\n"))
+        self._before.update(relaxed(seal))
         return own.digest()
-
-
-def _relaxed(raw: bytes, *, is_signature: bool = False) -> bytes:
-    name, _, value = raw.partition(b":")
-    ((name, value),) = Relaxed.canonicalize_headers([(name, without_value(value) if is_signature else value)])
-    return bytes(name + b":" + value)

@@ -20,6 +20,8 @@ POLICIES = ("none", "quarantine", "reject")
 _SHORTENED = 7  # labels that a longer name is cut to after the first query
 _LOWERED = {"reject": "quarantine", "quarantine": "none"}  # by t=y
 _AFTER_AT = re.compile(r"@([^@<>,;:\"()\[\]\\]+)")
+_WORD_AFTER_AT = re.compile(r"@ ?([^ @<>,;:\"()\[\]\\]+)")
+_ABOUT_DOTS = re.compile(r" ?([.@]) ?")
 _URI = re.compile(r"\s*[A-Za-z][A-Za-z0-9+.-]*:[^\s,!]+(?:![0-9]+[kmgt]?)?\s*", re.ASCII)
 
 
@@ -131,7 +133,10 @@ def author_domain(header: Header) -> tuple[str, str]:
     addresses = mailboxes(fields[0].value)
     if addresses is None:
         # Not as RFC 5322 has it, so readers may take any part of it for the author.
-        names = _AFTER_AT.findall("".join(fields[0].value.decode("utf-8", "replace").split()))
+        text = " ".join(fields[0].value.decode("utf-8", "replace").split())
+        names = _AFTER_AT.findall(text.replace(" ", ""))
+        for each in (text, _ABOUT_DOTS.sub(r"\1", text)):  # to some a name ends at a blank
+            names += (word for word in _WORD_AFTER_AT.findall(each) if "." in word.strip("."))
     else:
         names = [address.rpartition("@")[2] for address in addresses]
     try:

@@ -1,12 +1,15 @@
 """What a signature of DKIM or ARC signs (RFC 6376 3.7): the hash of chosen fields, then itself without its value."""
 
 import hashlib
+import re
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 
 from dkim.canonicalization import CanonicalizationPolicy
 
 from gateway.message.header import Field
+
+_LINE_END, _BLANKS = re.compile(rb"\r?\n"), re.compile(rb"[ \t]+")
 
 
 def header_digest(
@@ -19,24 +22,28 @@ def header_digest(
     for field in fields:
         waiting[field.name.lower().encode()].append(field.raw)
     chosen = [raws.pop() for name in names if (raws := waiting.get(name))]
-    pairs = [(name, value + b"\r\n") for name, value in map(_parts, chosen)]
-    name, value = _parts(signature)
-    canonical = forms.canonicalize_headers([*pairs, (name, without_value(value))])
-    text = b"".join(name + b":" + value for name, value in canonical)
+    form = relaxed if forms.header_algorithm.name == b"relaxed" else _simple
+    text = b"".join(map(form, [*chosen, unsigned(signature)]))
     return hashlib.sha256(text.removesuffix(b"\r\n")).digest()
 
 
-def _parts(raw: bytes) -> tuple[bytes, bytes]:
-    """Name and value with all blanks as they came, without the last line end."""
+def relaxed(raw: bytes) -> bytes:
+    """RFC 6376 3.4.2: blanks are spaces and tabs, where dkimpy takes off whatever Python calls so."""
     name, _, value = raw.partition(b":")
-    return name, value.removesuffix(b"\r\n")
+    value = _BLANKS.sub(b" ", _LINE_END.sub(b"", value)).strip(b" ")
+    return name.rstrip(b" \t").lower() + b":" + value + b"\r\n"
 
 
-def without_value(text: bytes) -> bytes:
-    """The signature's field with an empty b=, the blanks about its value gone too."""
-    pieces = text.split(b";")
+def _simple(raw: bytes) -> bytes:
+    return raw.removesuffix(b"\r\n") + b"\r\n"
+
+
+def unsigned(signature: bytes) -> bytes:
+    """The raw field with an empty b=, the blanks about its value gone too."""
+    name, _, value = signature.partition(b":")
+    pieces = value.removesuffix(b"\r\n").split(b";")
     for number, piece in enumerate(pieces):
         key, equals, _ = piece.partition(b"=")
         if key.strip() == b"b":
             pieces[number] = key + equals
-    return b";".join(pieces)
+    return name + b":" + b";".join(pieces)

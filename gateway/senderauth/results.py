@@ -1,10 +1,11 @@
 """Authentication-Results (RFC 8601): what this host found out, as a trace field; and fields that pretend to be that."""
 
 import re
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 from gateway.core.address import parse_domain
-from gateway.message.header import Header
+from gateway.message.header import Header, decode_text
 from gateway.senderauth.arc import ArcResult
 from gateway.senderauth.dkim import DkimResult
 from gateway.senderauth.dmarc import DmarcResult
@@ -12,6 +13,8 @@ from gateway.senderauth.spf import SpfResult
 
 NAME = "Authentication-Results"
 MAX_ID = 1000  # letters of an authserv-id that are looked at
+MAX_FIELDS = 50  # of the name; all beyond go
+MAX_READ = 1000  # letters of a value that are read in each way; of its beginning as it stands all
 _TOKEN = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`{|}~-]+")  # RFC 2045 5.1
 _UNQUOTABLE = re.compile(r"[^ !#-\[\]-~]")
 _ID = re.compile(r"(?:[A-Za-z0-9._-]|[^\x00-\x7f\s])*")
@@ -44,11 +47,53 @@ def findings(authserv_id: str, found: Authentication) -> str:
 def claimed_fields(header: Header, authserv_id: str) -> tuple[bytes, ...]:
     """The raw fields that a careless reader could take for this host's own (RFC 8601 5)."""
     ours = _plain(authserv_id)
+    fields = [field for field in header.fields if field.name.lower() == NAME.lower()]
     return tuple(
         field.raw
-        for field in header.fields
-        if field.name.lower() == NAME.lower() and _plain(_id_of(field.value.decode("utf-8", "replace"))) == ours
+        for number, field in enumerate(fields)
+        if number >= MAX_FIELDS or any(_plain(_id_of(reading)) == ours for reading in _readings(field.value))
     )
+
+
+def _readings(value: bytes) -> Iterator[str]:
+    """What a careless reader may make of the value before it looks for the id: encoded words decoded, comments taken
+    out, nested or up to their first bracket, with pairs of a backslash in them or without.
+    """
+    whole = value.decode("utf-8", "replace")
+    yield whole
+    text = whole[:MAX_READ].replace("\r\n", "")
+    for each in dict.fromkeys((text, decode_text(value)[:MAX_READ])):
+        yield each
+        yield _without_comments(each, "\\")
+        yield _without_comments(each, "")
+        yield _without_flat_comments(each, "")
+        yield _without_flat_comments(each, " ")
+
+
+def _without_flat_comments(text: str, blank: str) -> str:
+    kept = ""
+    while True:
+        head, _, rest = text.partition("(")
+        _, end, after = rest.partition(")")
+        if not end:
+            return kept + text
+        kept, text = kept + head + blank, after
+
+
+def _without_comments(text: str, escape: str) -> str:
+    kept, at, depth = "", 0, 0
+    while at < len(text):
+        char = text[at]
+        if escape and char == escape and depth:
+            at += 1
+        elif char == "(":
+            depth += 1
+        elif char == ")" and depth:
+            depth -= 1
+        elif not depth:
+            kept += char
+        at += 1
+    return kept
 
 
 def _id_of(value: str) -> str:
