@@ -125,6 +125,7 @@ class TlsFiles(Section):
 
 class NetworkSettings(Section):
     trusted: Networks = ("127.0.0.0/8", "::1/128")
+    upstream: Networks = ()
 
 
 class LocalDomain(Section):

@@ -59,6 +59,7 @@ async def run_smtp(process: Process) -> None:
         intake=intake,
         login=login_of(shared, accounts),
         trusted=trusted,
+        upstream=network_set(config.networks.upstream),
         counters=shared.counters,
         metrics=process.metrics,
         recorder=process.recorder,

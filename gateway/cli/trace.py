@@ -59,6 +59,7 @@ def _print(found: list[FoundEvent], *, as_json: bool) -> None:
 
 def _transaction(data: dict[str, Any]) -> list[str]:
     who = f"{data['client']}" + (f" signed in as {data['user']}" if data["user"] else "")
+    who += f" by way of {data['through']}" if data.get("through") else ""
     tls = f", {data['tls']}" if data["tls"] else ""
     lines = [
         f"{data['result']}: session {data['session']} on {data['listener']}",

@@ -26,6 +26,7 @@ class Session:
     tls: Tls | None = None
     user: str | None = None
     auth_method: str = ""
+    is_upstream: bool = False  # a hop of ours, in [networks] upstream: its clients are judged, not it
 
     @property
     def may_relay(self) -> bool:

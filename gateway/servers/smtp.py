@@ -18,26 +18,25 @@ from gateway.core.reply import Reply, reply
 from gateway.core.transaction import Envelope, Recipient, Session
 from gateway.core.verdict import Action, Decision, Guard, Stage, Verdict
 from gateway.dns.budget import lookup_budget
-from gateway.message.blob import Blob
-from gateway.message.header import MAX_HEADER, Header, parse_header
+from gateway.message.header import MAX_HEADER, parse_header
 from gateway.policy.catalogue import owns_author
 from gateway.policy.context import Context, MessageFacts
 from gateway.queue.handling import Part
 from gateway.senderauth.results import Authentication
 from gateway.servers.login import LockedOut, SignedIn, WrongPassword
+from gateway.servers.smtp_guards import header_guard, hop_guard, relay_guard
 from gateway.servers.smtp_judge import Judged, SessionJudge
 from gateway.servers.smtp_record import TransactionRecord, plain_message_id, result_of, told_part
 from gateway.servers.smtp_service import SmtpService, SpooledContent
 from gateway.servers.smtp_shadow import Shadow
+from gateway.servers.smtp_upstream import Before, client_behind, judge_before, kept_aside
 from gateway.smtp.data import ContentFacts
 from gateway.smtp.grammar import MailArguments, RcptArguments
 from gateway.smtp.handler import Content
 from gateway.smtp.sasl import Credentials
 from gateway.telemetry import log
 
-MAX_TAKEN_HEADER = MAX_HEADER - 16 * 1024  # with what we add it is still read whole
 MAX_LOOKUPS = 250  # that a message may cost: SPF's 110, fifty seals, twenty domains in a few lists
-MAX_NULL_RECIPIENTS = 5  # a DSN goes to one; more than a few from a stranger are no DSN
 MAX_SESSION_LOGINS = 5  # failures in one session
 
 FULL = reply(452, "4.3.1", "Not enough space; try again later")
@@ -74,12 +73,12 @@ class SmtpDriver:
 
     async def connected(self, session: Session, early_talk: EarlyTalk) -> Reply | None:
         self._last_session = session
-        self._early_talk = early_talk
+        self._early_talk = None if session.is_upstream else early_talk
         self._kept = None
         if session.tls is not None:
             self._count_tls(session)
         self._judge.begin(Stage.CONNECT)
-        if session.is_submission and session.user is None:
+        if session.is_upstream or (session.is_submission and session.user is None):
             return None  # both early stages run once it is known who this is
         answer = await self._early_stage(Stage.CONNECT, session)
         self._service.memory.connected(self._judge.policy, self._context(session))
@@ -90,7 +89,7 @@ class SmtpDriver:
         if session.tls is not None and not session.is_submission:
             self._count_tls(session)
         self._judge.begin(Stage.HELO)
-        if session.is_submission and session.user is None:
+        if session.is_upstream or (session.is_submission and session.user is None):
             return None
         return await self._early_stage(Stage.HELO, session)
 
@@ -125,7 +124,7 @@ class SmtpDriver:
         match result:
             case SignedIn(account=account):
                 service.metrics.auth_attempts.labels("smtp", "success").inc()
-                signed_in = replace(session, user=account, auth_method=method)
+                signed_in = replace(session, user=account, auth_method=method, is_upstream=False)
                 self._last_session = signed_in
                 # Who signs in is judged anew: a blocked network does not shut out its owner's travelling users.
                 self._kept = None
@@ -150,10 +149,11 @@ class SmtpDriver:
 
     async def impersonate(self, session: Session, ip: str | None, port: int | None, name: str | None) -> Session:
         self._early = TransactionRecord()
-        is_trusted = ip is not None and ip in self._service.trusted
+        is_upstream = ip is not None and ip in self._service.upstream
+        is_trusted = ip is not None and ip in self._service.trusted and not is_upstream
         address = ip or session.client_ip
         client = replace(session, client_ip=address, client_port=port or 0, client_name=name, is_trusted=is_trusted)
-        return replace(client, user=None, auth_method="")
+        return replace(client, user=None, auth_method="", is_upstream=is_upstream)
 
     def closed(self, session: Session) -> None:
         self._finish("closed", None)
@@ -171,7 +171,7 @@ class SmtpDriver:
             return FULL
         self._kept_sender = None
         self._judge.begin(Stage.SENDER)
-        if self._kept is None:
+        if self._kept is None and not session.is_upstream:
             context = self._context(session)
             context.reverse_path = arguments.reverse_path
             decision = await self._judge.decide(Stage.SENDER, context)
@@ -200,11 +200,18 @@ class SmtpDriver:
         context.reverse_path = envelope.reverse_path
         context.recipient = path
         context.recipient_count = len(envelope.recipients)
+        if session.is_upstream:
+            guarded = hop_guard(session, envelope, path, self._service.directory)
+            if guarded is not None:
+                decision = self._guard(Stage.RECIPIENT, *guarded)
+                self._record.add_decision(decision, (str(path),))
+            return Recipient(path, orcpt, arguments.notify) if guarded is None else guarded[1].with_id(decision.id)
         decision = await self._judge.recipient(context)
-        if not decision.verdict.refuses:
-            guarded = self._relay_guard(session, envelope, path)
+        guarded = None if decision.verdict.refuses else relay_guard(session, envelope, path, self._service.directory)
+        if guarded is not None:
             # The guard's word, on what the rules have seen.
-            decision = decision if guarded is None else replace(decision, id=guarded.id, verdict=guarded.verdict)
+            word = self._guard(Stage.RECIPIENT, *guarded)
+            decision = replace(decision, id=word.id, verdict=word.verdict)
         self._record.add_decision(decision, (str(path),), context)
         is_accepted = decision.verdict.reply is None
         await self._service.memory.tried_recipient(self._judge.policy, context, is_accepted=is_accepted)
@@ -212,26 +219,6 @@ class SmtpDriver:
             return decision.verdict.reply
         self._judge.keep_recipient(context)
         return Recipient(path, orcpt, arguments.notify)
-
-    def _relay_guard(self, session: Session, envelope: Envelope, path: Mailbox) -> Decision | None:
-        """No rule opens the gateway: strangers reach our own and our relayed domains, and nobody through them."""
-        if session.may_relay:
-            return None
-        directory = self._service.directory
-        is_local = directory.is_local(path.domain)
-        denied = reply(554, "5.7.1", f"<{path}>: relay access denied")
-        if not is_local and not directory.is_relayed(path.domain):
-            return self._guard(Stage.RECIPIENT, Guard.RELAY, denied)
-        if not is_local and any(char in path.local_part for char in "%!@"):
-            # Sender-specified routing: the next hop may trust us and follow it.
-            return self._guard(Stage.RECIPIENT, Guard.RELAY, denied)
-        if not envelope.reverse_path.is_null and directory.held_sender(path) is not None:
-            # A rewritten reverse-path leads to the sender of a forwarded message: for bounces, and for nothing else.
-            return self._guard(Stage.RECIPIENT, Guard.RELAY, denied)
-        if envelope.reverse_path.is_null and len(envelope.recipients) >= MAX_NULL_RECIPIENTS:
-            answer = reply(452, "4.5.3", "Too many recipients for the null reverse-path")
-            return self._guard(Stage.RECIPIENT, Guard.NULL_SENDER, answer)
-        return None
 
     def _postmaster(self) -> Mailbox | None:
         domains = sorted(self._service.directory.local_domains)
@@ -276,7 +263,7 @@ class SmtpDriver:
                 envelope,
                 message.blob,
                 message.header,
-                self._info(session),
+                self._info(context.session),
                 judged.parts,
                 self._service.wake_runner,
                 await self._authentication(context, message, started),
@@ -286,7 +273,7 @@ class SmtpDriver:
         except BaseException:
             content.discard()
             raise
-        await self._remember(session, envelope, judged.parts)
+        await self._remember(context.session, envelope, judged.parts)
         if all(part.handling.disposition is Action.DISCARD for part in judged.parts):
             content.discard()  # where a blind copy keeps it, its file has another name by now
         answer = reply(250, "2.0.0", f"Queued as {stored[0][0]}")
@@ -319,28 +306,41 @@ class SmtpDriver:
             await content.write(missing)
         blob = content.blob()
         header = parse_header(blob.head(MAX_HEADER))
+        self._record.size = blob.size
+        self._record.message_id = plain_message_id(header)
+        guarded = header_guard(header, blob, self._service.settings.hops)
+        before = Before()
+        if session.is_upstream:
+            self._record.through = session.client_ip
+            session = self._last_session = client_behind(session, header, self._service.upstream)
+            before = Before() if guarded is not None else await self._judge_before(session, envelope)
         context = self._context(session)
         context.reverse_path = envelope.reverse_path
         context.recipient_count = len(envelope.recipients)
         context.message = MessageFacts(blob, facts.has_8bit, header)
-        self._record.size = blob.size
-        self._record.message_id = plain_message_id(header)
-        guarded = self._header_guard(header, blob)
         if guarded is not None:
             decision = self._guard(Stage.MESSAGE, *guarded)
             everybody = tuple(range(len(envelope.recipients)))
             return Judged([(decision, everybody, None)], decision.verdict.reply, ()), context
-        return await self._judge.message(context, envelope.recipients), context
+        if before.refusal is not None:
+            return Judged([], before.refusal, ()), context
+        judged = await self._judge.message(context, envelope.recipients)
+        judged.parts = kept_aside(judged.parts, before.refused, envelope)
+        return judged, context
 
-    def _header_guard(self, header: Header, blob: Blob) -> tuple[Guard, Reply] | None:
-        hops = header.count("Received")
-        if hops > self._service.settings.hops:
-            return Guard.HOPS, reply(554, "5.4.6", f"Mail loop: {hops} Received fields")
-        if blob.head(1) in (b" ", b"\t"):
-            return Guard.HEADER, reply(550, "5.6.0", "The message begins in the middle of a header field")
-        if header.end > MAX_TAKEN_HEADER:
-            return Guard.HEADER, reply(552, "5.3.4", f"The header is over {MAX_TAKEN_HEADER} octets")
-        return None
+    async def _judge_before(self, session: Session, envelope: Envelope) -> Before:
+        """What a client behind a hop of ours would have heard before the message."""
+        memory, policy = self._service.memory, self._judge.policy
+        found = await judge_before(
+            self._judge, lambda: self._context(session), envelope, lambda to: self._is_role(to.forward_path)
+        )
+        memory.connected(policy, self._context(session))
+        for decision, numbers, seen in found.decisions:
+            names = tuple(str(envelope.recipients[number].forward_path) for number in numbers)
+            self._record.add_decision(decision, names, seen)
+            if numbers:
+                await memory.tried_recipient(policy, seen, is_accepted=not decision.verdict.refuses)
+        return found
 
     async def _authentication(self, context: Context, message: MessageFacts, started: float) -> Authentication | None:
         """Of strangers' mail, in what is left of the message stage's time, which began with `started`. That of own

@@ -127,7 +127,7 @@ class SessionJudge:
                 layers = (*self.layers[:3], self._recipients[number], own.layers[-1])
                 handlings[number] = (decision, _handling(layers))
         await _wait([decision for decision, _, _ in decisions])
-        refusal = _merged([decision.verdict for decision, _, _ in decisions])
+        refusal = merged([decision.verdict for decision, _, _ in decisions])
         parts = () if refusal is not None else _parts(recipients, handlings)
         return Judged(decisions, refusal, parts)
 
@@ -185,7 +185,7 @@ def _handling(layers: tuple[Layer, ...]) -> Handling:
     return Handling(effects) if last is None else Handling(effects, last.action, last.rule)
 
 
-def _merged(verdicts: list[Verdict]) -> Reply | None:
+def merged(verdicts: list[Verdict]) -> Reply | None:
     """The one reply to the end of data: a deferral of any is a deferral of all, a rejection only when all are."""
     for verdict in verdicts:
         if verdict.action is Action.DEFER:

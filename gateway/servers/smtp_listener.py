@@ -1,6 +1,7 @@
 """From an accepted socket to a session: caps over all processes, the PROXY header, TLS, and who is trusted.
 
-A peer in proxy_from or xclient_from is never trusted by its own address: only the client it names can be.
+A peer in proxy_from, xclient_from or upstream is never trusted by its own address; the clients that the first two name
+can be.
 """
 
 import asyncio
@@ -96,8 +97,10 @@ class SmtpListener:
                 gauges += own
             # Judged by whom the connection is really from: a proxy's rights are never its clients'.
             may_xclient = ip in settings.xclient_from
-            is_trusted = ip in settings.trusted and not may_xclient and ip not in settings.proxy_from
-            session = Session(new_id(), settings.name, ip, port, is_trusted)
+            is_upstream = ip in self._service.upstream
+            is_own = not may_xclient and ip not in settings.proxy_from and not is_upstream
+            is_trusted = is_own and ip in settings.trusted
+            session = Session(new_id(), settings.name, ip, port, is_trusted, is_upstream=is_upstream)
             driver = SmtpDriver(self._service, gauges)
             metrics.connections.labels(settings.name, "accepted").inc()
             metrics.sessions_open.labels(settings.name).inc()

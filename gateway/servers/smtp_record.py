@@ -36,6 +36,7 @@ class TransactionRecord:
     refusals: list[tuple[str, Reply, str]] = field(default_factory=list)  # verb, reply, decision id
     message_id: str = ""
     size: int = 0
+    through: str = ""  # the hop of ours that brought the client's message
     parts: list[dict[str, object]] = field(default_factory=list)  # of an accepted message
 
     def add_decision(
@@ -89,6 +90,7 @@ class TransactionRecord:
             "listener": session.listener,
             "client": session.client_ip,
             "port": session.client_port,
+            "through": self.through,
             "name": session.client_name,
             "helo": session.helo,
             "esmtp": session.is_esmtp,

@@ -50,6 +50,7 @@ class SmtpService:
     intake: Intake
     login: LoginGuard
     trusted: Container[str]
+    upstream: Container[str]
     counters: Counters
     metrics: Metrics
     recorder: Recorder

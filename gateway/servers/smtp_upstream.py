@@ -1,0 +1,86 @@
+"""A message that a hop of ours hands on: judged as if its client stood here, at the end of data, where its Received
+field tells who that was. Until then only the fixed guards answer: the hop asked in the client's name, and is no client.
+"""
+
+from collections.abc import Callable, Container
+from dataclasses import dataclass, field, replace
+
+from gateway.core.reply import Reply
+from gateway.core.transaction import Envelope, Recipient, Session
+from gateway.core.verdict import Action, Decision, Stage
+from gateway.message.header import Header
+from gateway.message.received import brought_by
+from gateway.policy.context import Context
+from gateway.queue.handling import Handling, Part
+from gateway.servers.smtp_judge import SessionJudge, merged
+
+
+def client_behind(session: Session, header: Header, upstream: Container[str]) -> Session:
+    """The session that the first hop that is none of ours had; of what no field tells, the hop's own."""
+    found = session
+    for each in header.fields:
+        if each.name.lower() != "received":
+            continue
+        brought = brought_by(each.value)
+        if brought is None:
+            break
+        found = replace(session, client_ip=brought.ip, client_port=0, client_name=None, helo=brought.helo)
+        if brought.ip not in upstream:
+            break
+    return found
+
+
+@dataclass(slots=True)
+class Before:
+    """What the stages before the message came to. decisions: with the numbers of their recipients; refused: of those
+    whose mail is kept aside, for others get theirs.
+    """
+
+    decisions: list[tuple[Decision, tuple[int, ...], Context]] = field(default_factory=list)
+    refusal: Reply | None = None
+    refused: dict[int, Decision] = field(default_factory=dict)
+
+
+async def judge_before(
+    judge: SessionJudge, new_context: Callable[[], Context], envelope: Envelope, is_role: Callable[[Recipient], bool]
+) -> Before:
+    """All stages from connect to recipient. is_role: early refusals do not hold for it."""
+    found = Before()
+    judge.begin(Stage.CONNECT)
+    for stage in (Stage.CONNECT, Stage.HELO, Stage.SENDER):
+        context = new_context()
+        context.reverse_path = envelope.reverse_path if stage is Stage.SENDER else None
+        context.layers = judge.layers
+        decision = await judge.decide(stage, context)
+        found.decisions.append((decision, (), context))
+        if decision.verdict.refuses and not all(map(is_role, envelope.recipients)):
+            found.refusal = decision.verdict.reply
+            return found
+    for number, recipient in enumerate(envelope.recipients):
+        context = new_context()
+        context.reverse_path = envelope.reverse_path
+        context.recipient = recipient.forward_path
+        context.recipient_count = number
+        decision = await judge.recipient(context)
+        judge.keep_recipient(context)
+        found.decisions.append((decision, (number,), context))
+        if decision.verdict.refuses:
+            found.refused[number] = decision
+    if found.refused:
+        found.refusal = merged([decision.verdict for decision, numbers, _ in found.decisions if numbers])
+    return found
+
+
+def kept_aside(parts: tuple[Part, ...], refused: dict[int, Decision], envelope: Envelope) -> tuple[Part, ...]:
+    """Who was refused beside others gets a quarantined copy, as at the message stage."""
+    if not refused:
+        return parts
+    rules = {envelope.recipients[number]: decision.verdict.rule for number, decision in refused.items()}
+    found: dict[Handling, list[Recipient]] = {}
+    for part in parts:
+        for recipient in part.recipients:
+            handling = part.handling
+            if recipient in rules:
+                handling = Handling(handling.effects, Action.QUARANTINE, rules[recipient])
+            found.setdefault(handling, []).append(recipient)
+    return tuple(Part(tuple(group), handling) for handling, group in found.items())
