@@ -32,6 +32,7 @@ from gateway.servers.pop3 import Pop3Listener, Pop3Settings
 from gateway.storage.queue_desk import QueueDesk
 from gateway.storage.spool import Spool
 from gateway.storage.sqlite_accounts import SqliteAccounts
+from gateway.storage.sqlite_dkim import SqliteDkimKeys
 from gateway.storage.sqlite_queue import SqliteQueue
 from gateway.storage.sqlite_state import SqliteState
 from gateway.telemetry import log, metrics
@@ -81,6 +82,7 @@ async def run_queue(process: Process) -> None:
         RunnerSettings(config.gateway.hostname, plan, config.delivery.concurrency),
         QueueObserver(process.metrics, process.recorder),
         SystemClock(),
+        SqliteDkimKeys(config.data / "accounts.db"),
     )
 
     def woken() -> None:

@@ -7,7 +7,9 @@ from gateway.core.address import NULL_REVERSE_PATH, parse_mailbox
 from gateway.core.ident import new_id
 from gateway.message.blob import MemoryBlob
 from gateway.message.dsn import Original, Report, compose
+from gateway.queue.seals import signatures_of
 from gateway.queue.store import NewMessage, NewRecipient, QueuedMessage
+from gateway.senderauth.signing import SigningKey
 
 _WANTED_BY_DEFAULT = frozenset({"FAILURE", "DELAY"})
 _WORDS = {"failed": "FAILURE", "delayed": "DELAY", "delivered": "SUCCESS", "relayed": "SUCCESS"}
@@ -25,8 +27,9 @@ def notices(
     hostname: str,
     expire_s: float,
     now: float,
+    keys: tuple[SigningKey, ...] = (),
 ) -> tuple[NewMessage, ...]:
-    """One DSN for each action among the reports; none for a message with the null reverse-path."""
+    """One DSN for each action among the reports; none for a message with the null reverse-path. keys: that sign it."""
     to = message.reverse_path.mailbox
     if to is None or not reports:
         return ()
@@ -47,7 +50,7 @@ def notices(
                 expires=now + expire_s,
                 reverse_path=NULL_REVERSE_PATH,
                 recipients=recipients,
-                header=b"",
+                header=signatures_of(notice.octets, keys, int(now)) if keys else b"",
                 blob=MemoryBlob(notice.octets),
                 body="8BITMIME" if notice.has_8bit else "",
                 smtputf8=notice.smtputf8,

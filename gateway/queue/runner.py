@@ -27,6 +27,7 @@ from gateway.message.dsn import Report
 from gateway.queue.bounce import is_wanted, notices
 from gateway.queue.schedule import RetryPlan
 from gateway.queue.store import LEASE_S, TOKENS, Claim, ClaimedRecipient, NewMessage, QueueStore, Retry, Settlement
+from gateway.senderauth.signing import SigningKeys, nearest_keys
 
 POLL_S = 1.0  # backs up the wake-up datagram
 SWEEP_S = 30.0
@@ -73,6 +74,7 @@ class Runner:
         settings: RunnerSettings,
         observer: Observer,
         clock: Clock,
+        keys: SigningKeys,
     ) -> None:
         self._store = store
         self._routes = routes
@@ -82,6 +84,7 @@ class Runner:
         self._settings = settings
         self._observer = observer
         self._clock = clock
+        self._keys = keys
         self._wake = asyncio.Event()
         self._stopping = False
         self._active: dict[int, Claim] = {}  # by token
@@ -303,8 +306,10 @@ class Runner:
         if not reports:
             return ()
         settings, message = self._settings, claim.message
-        arguments = (message, reports, self._directory, settings.hostname, settings.plan.expire_s, self._clock.now())
+        now, expire_s, hostname = self._clock.now(), settings.plan.expire_s, settings.hostname
         try:
+            keys = nearest_keys(hostname, self._keys)
+            arguments = (message, reports, self._directory, hostname, expire_s, now, keys)
             if message.size <= INLINE_LIMIT:
                 return notices(*arguments)
             return await asyncio.to_thread(notices, *arguments)

@@ -40,6 +40,14 @@ async def sealed(header: Header, blob: Blob, keys: tuple[SigningKey, ...]) -> Se
     return Seal(keys, hashes.digest(_RELAXED, None))
 
 
+def signatures_of(message: bytes, keys: tuple[SigningKey, ...], now: int) -> bytes:
+    """DKIM, of a message of our own making."""
+    header, hashes = parse_header(message), BodyHashes([(_RELAXED, None)])
+    hashes.feed(message[header.end :])
+    hashes.finish()
+    return Seal(keys, hashes.digest(_RELAXED, None)).signatures(message[: header.end], now)
+
+
 def sealing_key(domains: Iterable[str], keys: SigningKeys) -> SigningKey | None:
     """The RSA key, for ARC knows no other, of the first of the domains that has one."""
     found = (key for domain in domains for key in nearest_keys(domain, keys))

@@ -1,5 +1,6 @@
 """Who is told what: NOTIFY, one DSN an action, never one for a DSN."""
 
+import asyncio
 import email
 
 import pytest
@@ -10,9 +11,12 @@ from gateway.core.reply import reply
 from gateway.core.verdict import Protection
 from gateway.message.blob import MemoryBlob
 from gateway.message.dsn import Report
+from gateway.message.header import parse_header
 from gateway.queue.bounce import is_wanted, notices
 from gateway.queue.store import NewMessage, QueuedMessage
-from tests.support.fakes import FakeAccounts
+from gateway.senderauth.dkim import verify_dkim
+from gateway.senderauth.signing import SigningKey, new_private_key
+from tests.support.fakes import FakeAccounts, FakeResolver
 
 DIRECTORY = AccountDirectory(
     FakeAccounts(["alice@example.org"], {"team@example.org": ("alice@example.org", "x@elsewhere.example")}),
@@ -23,7 +27,10 @@ REPORT = Report(parse_mailbox("to@x.example"), "", "failed", reply(550, "5.1.1",
 
 
 def made(
-    *reports: Report, reverse_path: ReversePath | None = None, body: bytes = b"A: b\r\n\r\nx\r\n"
+    *reports: Report,
+    reverse_path: ReversePath | None = None,
+    body: bytes = b"A: b\r\n\r\nx\r\n",
+    keys: tuple[SigningKey, ...] = (),
 ) -> tuple[NewMessage, ...]:
     message = QueuedMessage(
         "Q1",
@@ -39,7 +46,7 @@ def made(
         "",
         Protection.ANY,
     )
-    return notices(message, reports, DIRECTORY, "mail.example.org", 500.0, 1500.0)
+    return notices(message, reports, DIRECTORY, "mail.example.org", 500.0, 1500.0, keys)
 
 
 @pytest.mark.parametrize(
@@ -105,3 +112,13 @@ def test_a_local_sender_s_alias_is_expanded(sender: str, targets: list[str]) -> 
 def test_an_8bit_original_is_declared() -> None:
     assert [notice.body for notice in made(REPORT, body=b"A: b\r\n\r\n\xff\r\n")] == ["8BITMIME"]
     assert [notice.body for notice in made(REPORT)] == [""]
+
+
+def test_it_is_signed_by_this_host_s_domain() -> None:
+    """From names this host, and its domain may want unsigned mail rejected (DMARC)."""
+    keys = tuple(SigningKey("example.org", kind, new_private_key(kind)) for kind in ("rsa", "ed25519"))
+    (notice,) = made(REPORT, body=b"A: b\r\n\r\n" + "Grüße  \r\n".encode() * 50, keys=keys)
+    message = notice.header + notice.blob.head(notice.blob.size)
+    resolver = FakeResolver(*(f"{key.selector}._domainkey.example.org TXT {key.record}" for key in keys))
+    found = asyncio.run(verify_dkim(parse_header(message), MemoryBlob(message), resolver))
+    assert [(each.result, each.domain) for each in found] == [("pass", "example.org")] * 2

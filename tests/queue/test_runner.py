@@ -23,7 +23,7 @@ from gateway.storage.queue_desk import QueueDesk
 from gateway.storage.spool import Spool
 from gateway.storage.sqlite_queue import SqliteQueue
 from tests.queue.queue_contract import new
-from tests.support.fakes import FakeAccounts, FakeClock
+from tests.support.fakes import FakeAccounts, FakeClock, FakeKeys
 
 DELIVERED = Delivered(reply(250, "2.0.0", "ok"), "mx.x.example")
 LATER = Deferred(reply(451, "4.3.0", "later"), "mx.x.example")
@@ -95,7 +95,7 @@ class World:
         settings = RunnerSettings("mail.example.org", PLAN, concurrency=4)
         relay: Any = self.relay
         local: Any = self.local
-        return Runner(self.store, routes, relay, local, directory, settings, self.observer, self.clock)
+        return Runner(self.store, routes, relay, local, directory, settings, self.observer, self.clock, FakeKeys())
 
     def run(self, *messages: NewMessage, until: Callable[[], bool] | None = None) -> None:
         """Enqueue, let the runner work until the condition holds (else: all have been seen), stop it."""

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping
 from gateway.accounts.directory import Account
 from gateway.core.address import Domain, Mailbox
 from gateway.core.ports import Answer, DnsFailure, NoData, NoDomain, Records
+from gateway.senderauth.signing import SigningKey
 
 
 class FakeClock:
@@ -61,6 +62,20 @@ class FakeResolver:
         if self._records.get(key):
             return Records(tuple(self._records[key]))
         return NoData() if key[0] in self._names else NoDomain()
+
+
+class FakeKeys:
+    """`senderauth.signing.SigningKeys`."""
+
+    def __init__(self, *keys: SigningKey) -> None:
+        self._keys = keys
+
+    @property
+    def are_there(self) -> bool:
+        return bool(self._keys)
+
+    def active(self, domain: str) -> tuple[SigningKey, ...]:
+        return tuple(key for key in self._keys if key.domain == domain)
 
 
 class FakeDirectory:
