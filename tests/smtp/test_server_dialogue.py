@@ -65,7 +65,7 @@ def test_null_sender_is_accepted_and_stored_as_null(shared_gateway: Gateway) -> 
         "Name <a@b.test>",
         "<=?utf-8?q?x?=@>",
         "<a@[300.1.1.1]>",
-        f"<{'a' * 65}@b.test>",
+        f"<{'a' * 250}@b.test>",
         f"<a@{'b' * 64}.test>",
         '<"a@b.test>',
     ],
