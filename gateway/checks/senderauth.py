@@ -72,6 +72,9 @@ class Dkim:
             return summary(found)
         return tuple(dict.fromkeys(each.domain for each in found if each.result == "pass"))
 
+    def known(self, message: MessageFacts) -> tuple[DkimResult, ...] | None:
+        return self._found.get(message)
+
     async def results(self, message: MessageFacts) -> tuple[DkimResult, ...]:
         found = self._found.get(message)
         if found is None:
@@ -91,6 +94,9 @@ class Arc:
             return UNKNOWN
         found = await self.result(context.message)
         return found.result if need.name == "arc.result" else found.sealers
+
+    def known(self, message: MessageFacts) -> ArcResult | None:
+        return self._found.get(message)
 
     async def result(self, message: MessageFacts) -> ArcResult:
         found = self._found.get(message)
@@ -128,6 +134,14 @@ class Dmarc:
             found = spf, await evaluate_dmarc(message.header, spf, signatures, self._resolver)
             self._found[message] = found
         return found
+
+    def known(self, message: MessageFacts) -> Authentication | None:
+        """What was found out by now, if it came to DMARC."""
+        found = self._found.get(message)
+        if found is None:
+            return None
+        dkim, arc = self._dkim.known(message), self._arc.known(message)
+        return Authentication(found[0], dkim or (), found[1], arc or ArcResult("none"))
 
     async def _spf_in_time(self, context: Context) -> SpfResult:
         """A stranger's record may lead on and on: that is no reason to know nothing of the author."""

@@ -57,6 +57,15 @@ def _print(found: list[FoundEvent], *, as_json: bool) -> None:
         sys.stdout.write(f"{iso(event.at)}  {first}\n" + "".join(f"    {line}\n" for line in rest))
 
 
+def _authentication(found: dict[str, Any]) -> str:
+    told = [("spf", found["spf"]["result"], found["spf"]["domain"])]
+    told += [("dkim", each["result"], each["domain"]) for each in found["dkim"]]
+    told.append(("arc", found["arc"]["result"], ", ".join(found["arc"]["sealers"])))
+    policy = found["dmarc"]["policy"]
+    told.append(("dmarc", found["dmarc"]["result"], found["dmarc"]["domain"] + (f", p={policy}" if policy else "")))
+    return "found " + ", ".join(f"{name} {result}" + (f" ({whose})" if whose else "") for name, result, whose in told)
+
+
 def _transaction(data: dict[str, Any]) -> list[str]:
     who = f"{data['client']}" + (f" signed in as {data['user']}" if data["user"] else "")
     who += f" by way of {data['through']}" if data.get("through") else ""
@@ -73,6 +82,8 @@ def _transaction(data: dict[str, Any]) -> list[str]:
         lines += _decision(decision)
     if data["facts"]:
         lines.append("looked at " + ", ".join(f"{name} = {_value(value)}" for name, value in data["facts"].items()))
+    if data.get("authentication"):
+        lines.append(_authentication(data["authentication"]))
     for part in data["parts"]:
         if part["disposition"] or part["effects"]:
             done = part["disposition"] or "deliver"

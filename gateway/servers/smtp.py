@@ -30,6 +30,7 @@ from gateway.servers.smtp_record import TransactionRecord, plain_message_id, res
 from gateway.servers.smtp_service import SmtpService, SpooledContent
 from gateway.servers.smtp_shadow import Shadow
 from gateway.servers.smtp_upstream import Before, client_behind, judge_before, kept_aside
+from gateway.smtp import replies
 from gateway.smtp.data import ContentFacts
 from gateway.smtp.grammar import MailArguments, RcptArguments
 from gateway.smtp.handler import Content
@@ -38,14 +39,6 @@ from gateway.telemetry import log
 
 MAX_LOOKUPS = 250  # that a message may cost: SPF's 110, fifty seals, twenty domains in a few lists
 MAX_SESSION_LOGINS = 5  # failures in one session
-
-FULL = reply(452, "4.3.1", "Not enough space; try again later")
-LOCAL_ERROR = reply(451, "4.3.0", "Local error; try again later")
-GOING_AWAY = reply(421, "4.3.0", "Local error; closing")
-MESSAGE_TIMEOUT = reply(451, "4.3.0", "Checks took too long; try again later")
-WRONG_PASSWORD = reply(535, "5.7.8", "Authentication credentials invalid")
-LOCKED_OUT = reply(454, "4.7.0", "Too many failed logins; try again later")
-NO_POSTMASTER = reply(550, "5.1.1", "No postmaster here")
 
 
 class SmtpDriver:
@@ -141,11 +134,11 @@ class SmtpDriver:
                 self._login_failures += 1
                 service.memory.sign_in_failed(self._judge.policy, self._context(session))
                 too_many = self._login_failures >= MAX_SESSION_LOGINS
-                return replace(WRONG_PASSWORD, code=421, status="4.7.0") if too_many else WRONG_PASSWORD
+                return replace(replies.WRONG_PASSWORD, code=421, status="4.7.0") if too_many else replies.WRONG_PASSWORD
             case LockedOut():
                 service.metrics.auth_attempts.labels("smtp", "locked").inc()
                 self._log.warning("sign-in locked", session=session.id, client=session.client_ip, user=credentials.user)
-                return LOCKED_OUT
+                return replies.LOCKED_OUT
 
     async def impersonate(self, session: Session, ip: str | None, port: int | None, name: str | None) -> Session:
         self._early = TransactionRecord()
@@ -168,7 +161,7 @@ class SmtpDriver:
         self._transactions += 1
         self._record = TransactionRecord(sender=str(arguments.reverse_path), decisions=list(self._early.decisions))
         if not self._service.has_room():
-            return FULL
+            return replies.FULL
         self._kept_sender = None
         self._judge.begin(Stage.SENDER)
         if self._kept is None and not session.is_upstream:
@@ -185,7 +178,7 @@ class SmtpDriver:
     async def rcpt(self, session: Session, envelope: Envelope, arguments: RcptArguments) -> Recipient | Reply:
         path = arguments.forward_path or self._postmaster()
         if path is None:
-            return NO_POSTMASTER
+            return replies.NO_POSTMASTER
         orcpt = arguments.orcpt
         if session.may_relay:
             # Before anything is judged, so that what is judged is what gets the mail.
@@ -247,7 +240,7 @@ class SmtpDriver:
                 async with asyncio.timeout(self._service.settings.message_stage_s):
                     judged, context = await self._judge_message(session, envelope, content, facts)
             except TimeoutError:
-                judged, context = Judged([], MESSAGE_TIMEOUT, ()), None
+                judged, context = Judged([], replies.MESSAGE_TIMEOUT, ()), None
             await self._judge.beside(judged, envelope.recipients)
             for decision, numbers, seen in judged.decisions:
                 names = tuple(str(envelope.recipients[number].forward_path) for number in numbers)
@@ -255,9 +248,11 @@ class SmtpDriver:
             message = None if context is None else context.message
             if judged.refusal is not None or context is None or message is None:
                 content.discard()
-                refusal = judged.refusal or LOCAL_ERROR
+                self._record.authentication = self._service.authentication.known(message) if message else None
+                refusal = judged.refusal or replies.LOCAL_ERROR
                 self._finish("deferred" if refusal.is_temporary else "rejected", refusal)
                 return refusal
+            found = self._record.authentication = await self._authentication(context, message, started)
             stored = await self._service.intake.accept(
                 session,
                 envelope,
@@ -266,7 +261,7 @@ class SmtpDriver:
                 self._info(context.session),
                 judged.parts,
                 self._service.wake_runner,
-                await self._authentication(context, message, started),
+                found,
                 # No user gets another's name vouched for, whatever the policy lets them write.
                 is_signed=session.may_relay and (session.user is None or owns_author(context)),
             )
@@ -382,13 +377,13 @@ class SmtpDriver:
     def failed(self, session: Session, verb: str, error: Exception) -> Reply:
         if isinstance(error, StorageFull):
             self._log.error("no space", session=session.id, reason=str(error))
-            return FULL
+            return replies.FULL
         if isinstance(error, StorageBroken):
             self._log.critical("storage is broken", session=session.id, reason=str(error))
             self._service.on_broken()
-            return GOING_AWAY
+            return replies.GOING_AWAY
         self._log.error("command failed", session=session.id, verb=verb, exc_info=error)
-        return LOCAL_ERROR
+        return replies.LOCAL_ERROR
 
     def refused(self, session: Session, verb: str, answer: Reply) -> Reply:
         self._errors += 1

@@ -12,6 +12,7 @@ from gateway.policy.catalogue import DERIVED, FACTS, SCAN, declared, is_varying
 from gateway.policy.context import ORDER, Context
 from gateway.policy.values import PENDING, UNKNOWN
 from gateway.queue.handling import Handling, Part
+from gateway.senderauth.results import Authentication
 from gateway.telemetry.recorder import Recorder
 
 MAX_NOTES = 500  # decisions and refusals kept of one transaction
@@ -37,6 +38,7 @@ class TransactionRecord:
     message_id: str = ""
     size: int = 0
     through: str = ""  # the hop of ours that brought the client's message
+    authentication: Authentication | None = None
     parts: list[dict[str, object]] = field(default_factory=list)  # of an accepted message
 
     def add_decision(
@@ -111,9 +113,29 @@ class TransactionRecord:
             "reply": str(answer) if answer is not None else None,
             "queue_id": queue_ids[0] if queue_ids else "",
             "parts": self.parts,
+            "authentication": _told_authentication(self.authentication) if self.authentication else None,
             "message_id": self.message_id,
             "size": self.size,
         }
+
+
+def _told_authentication(found: Authentication) -> dict[str, object]:
+    """All that a report of DMARC tells (RFC 9990), whatever the rules asked for."""
+    spf, dmarc, record = found.spf, found.dmarc, found.dmarc.record
+    return {
+        "spf": {"result": spf.result, "domain": spf.domain, "identity": spf.identity},
+        "dkim": [{"result": each.result, "domain": each.domain, "selector": each.selector} for each in found.dkim],
+        "arc": {"result": found.arc.result, "sealers": list(found.arc.sealers)},
+        "dmarc": {
+            "result": dmarc.result, "domain": dmarc.domain,
+            "policy": dmarc.policy, "policy_domain": dmarc.policy_domain,
+            "spf_aligned": dmarc.spf_aligned, "dkim_aligned": dmarc.dkim_aligned,
+            "record": None if record is None else {
+                "p": record.p, "sp": record.sp, "np": record.np, "adkim": record.adkim, "aspf": record.aspf,
+                "testing": record.is_testing, "rua": list(record.rua),
+            },
+        },
+    }  # fmt: skip
 
 
 class _Told:

@@ -67,3 +67,13 @@ def data_timeout(hostname: str) -> Reply:
 
 def shutting_down(hostname: str) -> Reply:
     return reply(421, "4.3.2", f"{hostname} shutting down; try again soon")
+
+
+# Of the driver.
+FULL = reply(452, "4.3.1", "Not enough space; try again later")
+LOCAL_ERROR = reply(451, "4.3.0", "Local error; try again later")
+GOING_AWAY = reply(421, "4.3.0", "Local error; closing")
+MESSAGE_TIMEOUT = reply(451, "4.3.0", "Checks took too long; try again later")
+WRONG_PASSWORD = reply(535, "5.7.8", "Authentication credentials invalid")
+LOCKED_OUT = reply(454, "4.7.0", "Too many failed logins; try again later")
+NO_POSTMASTER = reply(550, "5.1.1", "No postmaster here")

@@ -82,6 +82,34 @@ def test_good_mail_is_told_to_be_good_and_forged_results_go(gateway: Gateway) ->
     assert added.count(b"Authentication-Results") == 1
 
 
+def test_all_that_a_report_will_tell_is_recorded(gateway: Gateway) -> None:
+    """Of what is taken and of what is refused (RFC 9990)."""
+    taken = sent(gateway, BANK, "bounce@sender.example", signed(MESSAGE.replace(b"One", b"Recorded")))
+    refused = sent(gateway, FORGER, "x@nospf.example", MESSAGE)
+    found = []
+    for answer in (taken, refused):
+        rows = json.loads(gateway.cli("trace", answer.split()[-1].strip("[]"), "--json").expect().stdout)
+        found.append(next(row for row in rows if row["kind"] == "transaction")["authentication"])
+    record = {"p": "reject", "sp": "", "np": "", "adkim": "r", "aspf": "r", "testing": False, "rua": []}
+    whose = {"domain": "sender.example", "policy": "reject", "policy_domain": "sender.example", "record": record}
+    assert found[0] == {
+        "spf": {"result": "pass", "domain": "sender.example", "identity": "mailfrom"},
+        "dkim": [{"result": "pass", "domain": "sender.example", "selector": "s"}],
+        "arc": {"result": "none", "sealers": []},
+        "dmarc": {"result": "pass", "spf_aligned": True, "dkim_aligned": True, **whose},
+    }
+    assert found[1] == {
+        "spf": {"result": "none", "domain": "nospf.example", "identity": "mailfrom"},
+        "dkim": [],
+        "arc": {"result": "none", "sealers": []},
+        "dmarc": {"result": "fail", "spf_aligned": False, "dkim_aligned": False, **whose},
+    }
+    shown = gateway.cli("trace", taken.split()[-1]).expect().stdout
+    assert (
+        "found spf pass (sender.example), dkim pass (sender.example), arc none, dmarc pass (sender.example, p=reject)"
+    ) in shown
+
+
 def test_a_forged_author_is_refused(gateway: Gateway) -> None:
     answer = sent(gateway, FORGER, "x@nospf.example", MESSAGE)
     assert answer.startswith("550 5.7.26 sender.example wants mail rejected that it does not vouch for (DMARC) [")
