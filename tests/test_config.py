@@ -47,7 +47,7 @@ def test_every_key_has_its_documented_default(tmp_path: Path) -> None:
             "xclient_from": (),
         },
         "tls": {"certificate": Path("tls/cert.pem"), "key": Path("tls/key.pem"), "minimum": "1.2"},
-        "networks": {"trusted": ("127.0.0.0/8", "::1/128")},
+        "networks": {"trusted": ("127.0.0.0/8", "::1/128"), "upstream": ()},
         "domains": {},
         "relay_domains": {},
         "routes": {},
@@ -58,7 +58,8 @@ def test_every_key_has_its_documented_default(tmp_path: Path) -> None:
             "concurrency": 20,
             "connect_timeout": 30.0,
         },
-        "dns": {"servers": ()},
+        "forwarding": {"srs": True, "arc": True},
+        "dns": {"servers": (), "validating": False},
         "checks": {
             **dict.fromkeys(("reverse_dns", "names", "dnsbl", "dnswl", "rates", "urls", "uribl", "rhsbl"), CHECK),
             "greylist": {**CHECK, "delay": 300.0, "keep": 36 * 86400.0},
