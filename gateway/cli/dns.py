@@ -13,7 +13,7 @@ import click
 
 from gateway.cli.context import NO, asking_resolver, config_option, fail, guarded, json_option, open_config, show
 from gateway.config import Config, parse_next_hop
-from gateway.core.address import parse_domain
+from gateway.core.address import covering, parse_domain
 from gateway.net.listener import parse_address
 from gateway.published.inspection import ERROR, Finding, inspect
 from gateway.published.records import Host, Record, wanted_records
@@ -126,6 +126,6 @@ def _own(config: Config, text: str) -> str:
         domain = parse_domain(text).ascii
     except ValueError as error:
         fail(f"{text}: {error}")
-    if domain not in config.domains and domain not in config.relay_domains:
+    if domain not in config.domains and not any(entry in config.relay_domains for entry in covering(domain)):
         fail(f"{domain} is neither in [domains] nor in [relay_domains]")
     return domain

@@ -163,6 +163,13 @@ def test_a_domain_that_is_not_ours(bare: Cli, dns: NameServer) -> None:
     assert "no host name" in bare("dns", "zone", "a b").expect(1).stderr
 
 
+def test_a_subdomain_that_is_relayed(bare: Cli, dns: NameServer) -> None:
+    host(bare, dns, "well.example", more='[relay_domains.".behind.example"]\n')
+    assert (
+        "\na.behind.example. IN MX 10 mail.well.example.\n" in bare("dns", "zone", "a.behind.example").expect(0).stdout
+    )
+
+
 def test_addresses_that_are_known_are_written_out(bare: Cli, dns: NameServer) -> None:
     more = (
         '[delivery]\nsource = ["198.41.0.4", "2001:500:2f::f"]\n'
