@@ -31,6 +31,7 @@ class Guard(StrEnum):
     OWN_NAME = "our own name in HELO"
     RELAY = "relay guard"
     MAILBOX = "no such mailbox"  # said to a hop of ours, whose client the rules will judge
+    HOP = "unreadable hop"  # of ours: nobody can tell whom to judge
     NULL_SENDER = "null reverse-path"
     HOPS = "hop count"
     HEADER = "header"  # one that would run into ours, or is too long to be looked at whole

@@ -10,21 +10,21 @@ from ipaddress import ip_address
 
 from gateway.core.address import unmapped
 
-MAX_VALUE = 2000  # letters that are looked at
+MAX_VALUE = 16384  # letters that are looked at: some take a HELO as long as a line
 _ADDRESS = r"\[(?:IPv6:)?(?P<ip>[0-9A-Fa-f.:]{2,45})\]"
 _PATTERNS = tuple(
     re.compile(pattern, re.IGNORECASE)
     for pattern in (
         # Exim: from [192.0.2.1] (port=9 helo=client.example); from [192.0.2.1]
-        rf"from {_ADDRESS}(?: \((?:[^()]* )?helo=(?P<helo>[^ ()]+)[^()]*\)| by )",
+        rf"from {_ADDRESS}(?: \((?:[^()]* )?helo=(?P<helo>[^ ()]+)(?: [^()\[\]]*)?\)| by )",
         # Exim: from name ([192.0.2.1]:9 helo=client.example)
-        rf"from (?P<name>[^ ()]+) \({_ADDRESS}(?::\d+)?(?: [^()]*?helo=(?P<helo>[^ ()]+)[^()]*| [^()]*)?\)",
+        rf"from (?P<name>\S+) \({_ADDRESS}(?::\d+)?(?: [^()]*?helo=(?P<helo>[^ ()]+)[^()]*| [^()]*)?\)",
         # Postfix, Sendmail, ours: from client.example (name [192.0.2.1]), (name [192.0.2.1] (may be forged)), (port 9)
-        rf"from (?P<helo>[^ ()]+) \((?!HELO |EHLO )(?:[^ ()\[\]]+ )?{_ADDRESS}(?: \(may be forged\)|:\d+)?\)",
+        rf"from (?P<helo>\S+) \((?!HELO |EHLO )(?:[^ ()\[\]]+ )?{_ADDRESS}(?: \(may be forged\)|:\d+)?\)",
         # qmail: from unknown (HELO client.example) (192.0.2.1)
-        r"from [^ ()]+ \((?:HELO|EHLO) (?P<helo>[^ ()]+)\) \((?:[^ ()@]*@)?(?P<ip>[0-9A-Fa-f.:]{2,45})\)",
+        r"from \S+ \((?:HELO|EHLO) (?P<helo>\S+)\) \((?:[^ ()]*@)?(?P<ip>[0-9A-Fa-f.:]{2,45})\)",
         # Exchange: from client.example (192.0.2.1) by
-        r"from (?P<helo>[^ ()]+) \((?P<ip>[0-9A-Fa-f.:]{2,45})\)",
+        r"from (?P<helo>\S+) \((?P<ip>[0-9A-Fa-f.:]{2,45})\)",
     )
 )
 
@@ -35,6 +35,11 @@ class Brought:
 
     ip: str
     helo: str
+
+
+def names_client(value: bytes) -> bool:
+    """Does the field say that somebody brought the message? One of a message that was made there does not."""
+    return value[:MAX_VALUE].split()[:1] in ([b"from"], [b"From"], [b"FROM"])
 
 
 def brought_by(value: bytes) -> Brought | None:

@@ -24,7 +24,7 @@ from gateway.policy.context import Context, MessageFacts
 from gateway.queue.handling import Part
 from gateway.senderauth.results import Authentication
 from gateway.servers.login import LockedOut, SignedIn, WrongPassword
-from gateway.servers.smtp_guards import header_guard, hop_guard, relay_guard
+from gateway.servers.smtp_guards import UNREADABLE_HOP, header_guard, hop_guard, relay_guard
 from gateway.servers.smtp_judge import Judged, SessionJudge
 from gateway.servers.smtp_record import TransactionRecord, plain_message_id, result_of, told_part
 from gateway.servers.smtp_service import SmtpService, SpooledContent
@@ -307,7 +307,9 @@ class SmtpDriver:
         before = Before()
         if session.is_upstream:
             self._record.through = session.client_ip
-            session = self._last_session = client_behind(session, header, self._service.upstream)
+            client = client_behind(session, header, self._service.upstream)
+            guarded = guarded or (None if client else UNREADABLE_HOP)
+            session = self._last_session = client or session
             before = Before() if guarded is not None else await self._judge_before(session, envelope)
         context = self._context(session)
         context.reverse_path = envelope.reverse_path

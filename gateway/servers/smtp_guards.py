@@ -11,6 +11,8 @@ from gateway.message.header import MAX_HEADER, Header
 MAX_TAKEN_HEADER = MAX_HEADER - 16 * 1024  # with what we add it is still read whole
 MAX_NULL_RECIPIENTS = 5  # a DSN goes to one; more than a few from a stranger are no DSN
 
+UNREADABLE_HOP = Guard.HOP, reply(451, "4.3.5", "Nobody can read in the Received field who brought this to our own hop")
+
 Guarded = tuple[Guard, Reply] | None
 
 

@@ -9,19 +9,23 @@ from gateway.core.reply import Reply
 from gateway.core.transaction import Envelope, Recipient, Session
 from gateway.core.verdict import Action, Decision, Stage
 from gateway.message.header import Header
-from gateway.message.received import brought_by
+from gateway.message.received import brought_by, names_client
 from gateway.policy.context import Context
 from gateway.queue.handling import Handling, Part
 from gateway.servers.smtp_judge import SessionJudge, merged
 
 
-def client_behind(session: Session, header: Header, upstream: Container[str]) -> Session:
-    """The session that the first hop that is none of ours had; of what no field tells, the hop's own."""
+def client_behind(session: Session, header: Header, upstream: Container[str]) -> Session | None:
+    """The session that the first hop that is none of ours had. Of a message that a hop made itself, its own; None: a
+    hop's field cannot be read, so nobody can be judged.
+    """
     found = session
     for each in header.fields:
         if each.name.lower() != "received":
             continue
         brought = brought_by(each.value)
+        if brought is None and names_client(each.value):
+            return None
         if brought is None:
             break
         found = replace(session, client_ip=brought.ip, client_port=0, client_name=None, helo=brought.helo)

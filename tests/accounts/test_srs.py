@@ -61,7 +61,7 @@ def test_nobody_else_makes_one() -> None:
     "local",
     ["alice", "srs0", "srs0=", "srs0=aaaaaaaa=aa==x", "srs0=aaaaaaaa=aa=x", "srs1=aaaaaaaa=x=y", "srs1==", "srs2=a=b=c",
      "srs0=11111111=aa=x.example=y", "SRS0=aaaaaaaa=10=x.example=y", "srs1=aaaaaaaa=x.example=\n=",
-     "srs0=aaaaaaaa=aa=[=x"],
+     "srs0=aaaaaaaa=aa=[=x", "srs0=aaaaaaaa=\u212aa=x.example=y", "srs0=\u212aaaaaaaa=aa=x.example=y"],
 )  # fmt: skip
 def test_what_is_no_such_address(local: str) -> None:
     assert srs().reverse(Mailbox(local, OURS)) is None

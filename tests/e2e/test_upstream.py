@@ -139,6 +139,11 @@ def test_what_the_hop_made_itself_is_judged_as_the_hop_s(gateway: Gateway) -> No
     assert f"client {HOP} by way of {HOP}" in trace
 
 
+def test_a_hop_s_field_that_nobody_can_read_is_no_way_around_the_rules(gateway: Gateway) -> None:
+    field = b"Received: from somewhere, by pigeon [192.0.2.10]\r\n"
+    assert sent(gateway, field + MESSAGE % b"pigeon").startswith("451 4.3.5 Nobody can read")
+
+
 def test_a_client_that_comes_by_itself_is_judged_as_ever(gateway: Gateway) -> None:
     answer = sent(gateway, by("x", LISTED) + MESSAGE % b"direct", source=DIRECT, sender="x@sender.example")
     assert LISTED not in answer

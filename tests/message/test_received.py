@@ -45,6 +45,13 @@ def test_the_client_of_each_mta(value: str) -> None:
         ("from [192.0.2.1] (helo=[203.0.113.9]) by mx", Brought("192.0.2.1", "[203.0.113.9]")),
         ("from unknown (HELO [203.0.113.9]) (192.0.2.1) by mx", Brought("192.0.2.1", "[203.0.113.9]")),
         ("from name ([192.0.2.1] helo=[203.0.113.9]) by mx", Brought("192.0.2.1", "[203.0.113.9]")),
+        ("from [192.0.2.66] (helo=foo.test [192.0.2.1]) by mx (8.17)", Brought("192.0.2.1", "[192.0.2.66]")),
+        ("from a(b (unknown [192.0.2.1]) by mx", Brought("192.0.2.1", "a(b")),
+        ("from a)(b[192.0.2.66]) (unknown [192.0.2.1]) by mx", Brought("192.0.2.1", "a)(b[192.0.2.66])")),
+        ("from unknown (HELO a)(192.0.2.66) (192.0.2.1) by mx", Brought("192.0.2.1", "a)(192.0.2.66")),
+        ("from unknown (HELO x) (a@b@192.0.2.1) by mx", Brought("192.0.2.1", "x")),
+        ("from x (IDENT:root@host [192.0.2.1]) by mx (8.9)", Brought("192.0.2.1", "x")),
+        (f"from {'x' * 9000} (unknown [192.0.2.1]) by mx", Brought("192.0.2.1", "x" * 9000)),
         # Nothing that is known.
         ("by mx.example (Postfix, from userid 1000) id 4X; Tue", None),
         ("from client.example by mx.example with SMTP", None),
