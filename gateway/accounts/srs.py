@@ -18,7 +18,7 @@ _ALPHABET = "ABCDEFGHIJKLMNOPQRSTUVWXYZ234567"
 _DAYS = 1024  # the day's number goes round
 _HASH = 8  # letters: 40 bits
 _FLAGS = re.IGNORECASE | re.DOTALL | re.ASCII  # without the last a Kelvin sign is a k
-_SRS0 = re.compile(rf"srs0[=+-]([a-z2-7]{{{_HASH}}})=([a-z2-7]{{2}})=([^=]+)=(.+)", _FLAGS)
+_SRS0 = re.compile(rf"srs0[=+-]([a-z2-7]{{{_HASH}}})=([a-z2-7]{{2}})=([^=]+)=(.*)", _FLAGS)
 _SRS1 = re.compile(rf"srs1[=+-]([a-z2-7]{{{_HASH}}})=([^=]+)=(.+)", _FLAGS)
 # Of others, whose hashes are their own business.
 _FOREIGN_SRS0 = re.compile(r"srs0([=+-].+)", _FLAGS)

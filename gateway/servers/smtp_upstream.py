@@ -14,6 +14,8 @@ from gateway.policy.context import Context
 from gateway.queue.handling import Handling, Part
 from gateway.servers.smtp_judge import SessionJudge, merged
 
+_ITSELF = ("127.0.0.1", "::1")
+
 
 def client_behind(session: Session, header: Header, upstream: Container[str]) -> Session | None:
     """The session that the first hop that is none of ours had. Of a message that a hop made itself, its own; None: a
@@ -28,6 +30,8 @@ def client_behind(session: Session, header: Header, upstream: Container[str]) ->
             return None
         if brought is None:
             break
+        if brought.ip in _ITSELF:
+            continue  # the hop itself, by way of a filter
         found = replace(session, client_ip=brought.ip, client_port=0, client_name=None, helo=brought.helo)
         if brought.ip not in upstream:
             break

@@ -12,6 +12,7 @@ from tests.support.process import wait_until
 from tests.support.raw import RawClient, temporary_gateway
 
 HOP, SECOND, DIRECT = "127.8.1.1", "127.8.1.2", "127.8.1.3"
+INNER = "10.1.2.3"  # in [networks] trusted
 CLEAN, LISTED, FORGER = "192.0.2.10", "192.0.2.66", "192.0.2.77"
 RECORDS = [
     *(f"{last}.2.0.192.in-addr.arpa PTR host{last}.client.test." for last in (10, 66, 77)),
@@ -41,7 +42,7 @@ def gateway() -> Iterator[Gateway]:
     files = {f"policies/{path.relative_to(shipped)}": path.read_text() for path in shipped.rglob("*") if path.is_file()}
     settings: dict[str, dict[str, object]] = {
         "networks": {
-            "trusted": ["127.0.0.1/32", f"{HOP}/32"],
+            "trusted": ["127.0.0.1/32", f"{HOP}/32", f"{INNER}/32"],
             "upstream": [f"{HOP}/32", f"{SECOND}/32", "127.8.2.0/24"],
         }
     }
@@ -120,12 +121,20 @@ def test_a_row_of_hops_is_followed(gateway: Gateway) -> None:
     assert LISTED in answer, answer
 
 
+def test_a_filter_on_the_hop_is_looked_through(gateway: Gateway) -> None:
+    """What it hands back comes from the hop's own loopback address."""
+    answer = sent(
+        gateway, by("localhost", "127.0.0.1") + by("localhost", "127.0.0.1") + by("x", LISTED) + MESSAGE % b"f"
+    )
+    assert LISTED in answer, answer
+
+
 def test_the_hop_is_never_trusted(gateway: Gateway) -> None:
     """Though it stands among the trusted; and a client that it names can't be."""
-    assert sent(gateway, by("x", "127.0.0.1") + MESSAGE % b"x", to=("x@elsewhere.test",)).startswith("554 5.7.1")
-    answer = sent(gateway, by("x", "127.0.0.1") + MESSAGE % b"inner")
+    assert sent(gateway, by("x", INNER) + MESSAGE % b"x", to=("x@elsewhere.test",)).startswith("554 5.7.1")
+    answer = sent(gateway, by("x", INNER) + MESSAGE % b"inner")
     trace = gateway.cli("trace", answer.split()[-1].strip("[]")).expect().stdout
-    assert "client 127.0.0.1 by way of 127.8.1.1" in trace
+    assert f"client {INNER} by way of {HOP}" in trace
     assert ", trusted" not in trace
 
 
