@@ -11,7 +11,7 @@ from pathlib import Path
 
 from gateway.accounts.credentials import CredentialChecker
 from gateway.accounts.directory import AccountDirectory
-from gateway.accounts.srs import SenderRewriting
+from gateway.accounts.srs import MAX_AGE_DAYS, SenderRewriting
 from gateway.config import Config
 from gateway.core.errors import ConfigError
 from gateway.core.ports import Resolver
@@ -123,7 +123,9 @@ async def drain(process: Process, *parts: Awaitable[None], limit_s: float = DRAI
 def directory_of(config: Config, accounts: SqliteAccounts) -> AccountDirectory:
     probed = [name for name, relayed in config.relay_domains.items() if relayed.recipients == "probe"]
     delimiter, routing = config.gateway.recipient_delimiter, config.gateway.sender_specified_routing
-    srs = SenderRewriting(accounts.secret("srs"), time.time)
+    # What is kept here goes out later with the address that it came in with.
+    kept_days = int((config.quarantine.keep + config.queue.expire) // 86400)
+    srs = SenderRewriting(accounts.secret("srs"), time.time, MAX_AGE_DAYS + kept_days)
     return AccountDirectory(accounts, config.domains, config.relay_domains, probed, delimiter, routing, srs)
 
 

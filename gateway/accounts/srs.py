@@ -1,5 +1,5 @@
 """The Sender Rewriting Scheme: a forwarder's own reverse-path that holds the sender's, so that SPF passes at the next
-hop and a bounce finds its way back. Nobody but who has the secret can make one, and it is good for three weeks.
+hop and a bounce finds its way back. Nobody but who has the secret can make one, and it holds for some weeks.
 
 `SRS0=hash=day=domain=local` holds a sender; `SRS1=hash=forwarder=rest` the SRS0 of the first forwarder of a row. The
 hash and the day are in base32: hosts on the way may change the case of a local part.
@@ -13,7 +13,7 @@ from collections.abc import Callable
 
 from gateway.core.address import MAX_PATH, Domain, Mailbox, parse_domain
 
-MAX_AGE_DAYS = 21  # longer than anybody's queue keeps a message
+MAX_AGE_DAYS = 21  # longer than anybody's queue keeps a message that we have not kept ourselves
 _ALPHABET = "ABCDEFGHIJKLMNOPQRSTUVWXYZ234567"
 _DAYS = 1024  # the day's number goes round
 _HASH = 8  # letters: 40 bits
@@ -22,15 +22,16 @@ _SRS0 = re.compile(rf"srs0[=+-]([a-z2-7]{{{_HASH}}})=([a-z2-7]{{2}})=([^=]+)=(.*
 _SRS1 = re.compile(rf"srs1[=+-]([a-z2-7]{{{_HASH}}})=([^=]+)=(.+)", _FLAGS)
 # Of others, whose hashes are their own business.
 _FOREIGN_SRS0 = re.compile(r"srs0([=+-].+)", _FLAGS)
-_FOREIGN_SRS1 = re.compile(r"srs1[=+-][^=]+=([^=]+)=(.+)", _FLAGS)
+_FOREIGN_SRS1 = re.compile(r"srs1[=+-][^=]+=([^=]+)=([=+-].+)", _FLAGS)
 
 
 class SenderRewriting:
-    """now: seconds since the epoch."""
+    """now: seconds since the epoch; max_age_days: that an address holds."""
 
-    def __init__(self, secret: bytes, now: Callable[[], float]) -> None:
+    def __init__(self, secret: bytes, now: Callable[[], float], max_age_days: int = MAX_AGE_DAYS) -> None:
         self._secret = secret
         self._now = now
+        self._max_age_days = min(max_age_days, _DAYS // 2)
 
     def forward(self, sender: Mailbox, domain: Domain) -> Mailbox:
         """The reverse-path of `domain` that holds the sender; one that would be too long stays the sender's own."""
@@ -75,7 +76,7 @@ class SenderRewriting:
 
     def _is_recent(self, day: str) -> bool:
         high, low = (_ALPHABET.index(letter) for letter in day.upper())
-        return (self._today() - (high * 32 + low)) % _DAYS <= MAX_AGE_DAYS
+        return (self._today() - (high * 32 + low)) % _DAYS <= self._max_age_days
 
 
 def _written(day: int) -> str:

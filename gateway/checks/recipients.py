@@ -3,6 +3,7 @@
 import asyncio
 import time
 from collections.abc import Awaitable, Callable
+from contextvars import Context as CallContext
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -57,7 +58,7 @@ class RelayRecipients:
         if flight is None:
             if sum(waiting.endswith(f"@{mailbox.domain.ascii}") for waiting in self._flights) >= MAX_WAITING:
                 return UNKNOWN
-            flight = self._flights[key] = asyncio.create_task(self._ask(mailbox))
+            flight = self._flights[key] = asyncio.create_task(self._ask(mailbox), context=CallContext())
             flight.add_done_callback(lambda _: self._flights.pop(key, None))
         return await asyncio.shield(flight)  # whoever gives up leaves the answer to the others
 

@@ -9,6 +9,7 @@ its test points are right again: nothing is refused on its word.
 import asyncio
 import time
 from collections.abc import Callable
+from contextvars import Context
 from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv4Network, ip_address
 
@@ -53,6 +54,7 @@ class Zones:
         self._points = points
         self._on_health = on_health
         self._health: dict[str, _Health] = {}
+        self._looks: dict[str, asyncio.Task[None]] = {}
 
     async def ask(self, name: str, zone: str) -> tuple[str, ...] | None:
         """The answers for a name below the zone, empty where it is not listed, None when that cannot be known."""
@@ -67,7 +69,12 @@ class Zones:
     async def _is_up(self, zone: str) -> bool:
         health = self._health.get(zone)
         if health is None or health.until <= time.monotonic():
-            await self._look(zone)
+            look = self._looks.get(zone)
+            if look is None:
+                # For all who wait, and at nobody's expense: in a context without a message's budget.
+                look = self._looks[zone] = asyncio.create_task(self._look(zone), context=Context())
+                look.add_done_callback(lambda _: self._looks.pop(zone, None))
+            await asyncio.shield(look)
             health = self._health[zone]
         return not health.trouble
 

@@ -204,10 +204,9 @@ def alias_add(address: str, targets: tuple[str, ...], config_path: Path) -> None
 def _warn_about(config: Config, accounts: SqliteAccounts, target: str) -> None:
     domain = target.rpartition("@")[2]
     if domain not in config.domains:
-        click.echo(
-            f"warning: {target} is elsewhere: forwarded mail keeps its sender, so it may fail SPF there and be refused",
-            err=True,
-        )
+        if not config.forwarding.srs:
+            text = "forwarded mail keeps its sender (forwarding.srs), so it may fail SPF there and be refused"
+            click.echo(f"warning: {target} is elsewhere: {text}", err=True)
     elif accounts.account(target) is None and not accounts.alias(target):
         click.echo(f"warning: {target} does not exist yet", err=True)
 

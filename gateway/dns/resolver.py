@@ -78,10 +78,10 @@ class DnsResolver:
         cached = self._cache.get(key)
         if cached is not None and cached[0] > time.monotonic():
             return cached[1]
-        if not spend_lookup():
-            return OVER_BUDGET
         flight = self._flights.get(key)
         if flight is None:
+            if not spend_lookup():
+                return OVER_BUDGET
             flight = asyncio.create_task(self._ask(key))
             self._flights[key] = flight
             flight.add_done_callback(lambda _: self._flights.pop(key, None))

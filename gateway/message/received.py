@@ -7,10 +7,12 @@ the place counts where each of them puts what it saw itself.
 import re
 from dataclasses import dataclass
 from ipaddress import ip_address
+from itertools import pairwise
 
 from gateway.core.address import unmapped
 
 MAX_VALUE = 16384  # letters that are looked at: some take a HELO as long as a line
+MAX_HELO = 255
 _ADDRESS = r"\[(?:IPv6:)?(?P<ip>[0-9A-Fa-f.:]{2,45})\]"
 _PATTERNS = tuple(
     re.compile(pattern, re.IGNORECASE)
@@ -38,8 +40,13 @@ class Brought:
 
 
 def names_client(value: bytes) -> bool:
-    """Does the field say that somebody brought the message? One of a message that was made there does not."""
-    return value[:MAX_VALUE].split()[:1] in ([b"from"], [b"From"], [b"FROM"])
+    """Does the field say that somebody brought the message from elsewhere? What a host made itself, or handed from one
+    of its programs to another, has no `from`, or another protocol than SMTP.
+    """
+    words = value[:MAX_VALUE].lower().split()
+    protocols = [after for word, after in pairwise(words) if word == b"with" and after != b"cipher"]
+    is_smtp = any(b"smtp" in each or each == b"microsoft" for each in protocols)
+    return words[:1] == [b"from"] and (is_smtp or not protocols)
 
 
 def brought_by(value: bytes) -> Brought | None:
@@ -54,5 +61,5 @@ def brought_by(value: bytes) -> Brought | None:
             ip = str(unmapped(ip_address(found["ip"])))
         except ValueError:
             return None
-        return Brought(ip, found.get("helo") or found.get("name") or "")
+        return Brought(ip, (found.get("helo") or found.get("name") or "")[:MAX_HELO])
     return None

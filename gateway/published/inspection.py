@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from ipaddress import ip_address
 
 from gateway.core.ports import DnsFailure, Records, Resolver
-from gateway.published.records import Host, helo_record, spf_record
+from gateway.published.records import Host, spf_record
 from gateway.senderauth.keys import KeyRefused, parse_key
 from gateway.senderauth.signing import SigningKey
 from gateway.senderauth.spf import check_spf
@@ -97,7 +97,7 @@ async def _spf(domain: str, host: Host, ours: Sequence[str], resolver: Resolver)
     found = []
     strangers = [await check_spf(each, "stranger.invalid", f"postmaster@{domain}", resolver) for each in _STRANGERS]
     if any(each.result == "pass" for each in strangers):
-        mend = f'end it in "-all": {domain}. IN TXT "{spf_record(host)}"'
+        mend = f'end it in "-all": {domain}. IN TXT "{spf_record(domain, host)}"'
         found.append(Finding(ERROR, "SPF", f"anybody may send as {domain}", mend))
     elif any(each.result == "neutral" for each in strangers):
         found.append(Finding(WARNING, "SPF", f"the record of {domain} says nothing of strangers", 'end it in "-all"'))
@@ -105,11 +105,11 @@ async def _spf(domain: str, host: Host, ours: Sequence[str], resolver: Resolver)
         result = await check_spf(address, host.hostname, f"postmaster@{domain}", resolver)
         if result.result in ("fail", "softfail", "neutral"):
             text = f"mail of {domain} from this host ({address}) gets {result.result}"
-            found.append(Finding(ERROR, "SPF", text, f'{domain}. IN TXT "{spf_record(host)}"'))
+            found.append(Finding(ERROR, "SPF", text, f'{domain}. IN TXT "{spf_record(domain, host)}"'))
         bounce = await check_spf(address, host.hostname, "", resolver)
         if bounce.result != "pass":
             text = f"bounces from this host ({address}) get {bounce.result} for its own name"
-            found.append(Finding(WARNING, "SPF", text, f'{host.hostname}. IN TXT "{helo_record(host)}"'))
+            found.append(Finding(WARNING, "SPF", text, f'{host.hostname}. IN TXT "{spf_record(host.hostname, host)}"'))
     return found
 
 
@@ -132,14 +132,14 @@ async def key_trouble(key: SigningKey, resolver: Resolver) -> str:
         return f"DNS {answer.reason}"
     if not isinstance(answer, Records):
         return "no such record yet"
-    wanted = parse_key(key.record.encode()).key
+    wanted, flaw = parse_key(key.record.encode()).key, "another key is there"
     for record in answer.values:
         try:
             if isinstance(record, bytes) and (published := parse_key(record)).key == wanted:
                 return "it says that it is a test (t=y): nobody counts its signatures" if published.is_testing else ""
         except KeyRefused as error:
-            return f"{error}"
-    return "another key is there"
+            flaw = f"{error}"
+    return flaw
 
 
 async def addresses_of(name: str, resolver: Resolver) -> list[str]:

@@ -44,8 +44,10 @@ def wanted_records(domain: str, host: Host, keys: Sequence[SigningKey]) -> list[
     """keys: all that sign for the domain, or will."""
     found = _of_host(host)
     found.append(Record(domain, "MX", f"10 {host.hostname}.", "where mail for it is brought"))
-    found.append(Record(domain, "TXT", quoted(spf_record(host)), f"who sends as it (SPF){_through(host)}"))
-    found.append(Record(host.hostname, "TXT", quoted(helo_record(host)), "who sends bounces as this host (SPF)"))
+    found.append(Record(domain, "TXT", quoted(spf_record(domain, host)), f"who sends as it (SPF){_through(host)}"))
+    if host.hostname != domain:
+        text = quoted(spf_record(host.hostname, host))
+        found.append(Record(host.hostname, "TXT", text, "who sends bounces as this host (SPF)"))
     for key in keys:
         name = f"{key.selector}._domainkey.{key.domain}"
         found.append(Record(name, "TXT", f"( {quoted(key.record)} )", f"key of its signatures (DKIM, {key.algorithm})"))
@@ -54,16 +56,10 @@ def wanted_records(domain: str, host: Host, keys: Sequence[SigningKey]) -> list[
     return [*found, Record(f"_dmarc.{domain}", "TXT", quoted(text), why)]
 
 
-def spf_record(host: Host) -> str:
-    return f"v=spf1 mx {''.join(f'{mechanism} ' for mechanism in _mechanisms(host))}-all"
-
-
-def helo_record(host: Host) -> str:
-    return f"v=spf1 a {''.join(f'{mechanism} ' for mechanism in _mechanisms(host))}-all"
-
-
-def _mechanisms(host: Host) -> list[str]:
-    return [f"ip{ip_address(address).version}:{address}" for address in host.addresses]
+def spf_record(name: str, host: Host) -> str:
+    """Of a domain or of the host itself, which may be one and the same: a name has one such record."""
+    ours = [f"ip{ip_address(address).version}:{address}" for address in host.addresses]
+    return " ".join(["v=spf1", "a" if name == host.hostname else "mx", *ours, "-all"])
 
 
 def _through(host: Host) -> str:

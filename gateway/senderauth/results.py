@@ -13,7 +13,7 @@ from gateway.senderauth.spf import SpfResult
 
 NAME = "Authentication-Results"
 MAX_ID = 1000  # letters of an authserv-id that are looked at
-MAX_FIELDS = 50  # of the name; all beyond go
+MAX_FIELDS = 20  # of the name; all beyond go
 MAX_READ = 1000  # letters of a value that are read in each way; of its beginning as it stands all
 _TOKEN = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`{|}~-]+")  # RFC 2045 5.1
 _UNQUOTABLE = re.compile(r"[^ !#-\[\]-~]")

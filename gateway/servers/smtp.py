@@ -310,7 +310,7 @@ class SmtpDriver:
             client = client_behind(session, header, self._service.upstream)
             guarded = guarded or (None if client else UNREADABLE_HOP)
             session = self._last_session = client or session
-            before = Before() if guarded is not None else await self._judge_before(session, envelope)
+            before = Before() if guarded else await self._judge_before(session, envelope)
         context = self._context(session)
         context.reverse_path = envelope.reverse_path
         context.recipient_count = len(envelope.recipients)

@@ -61,12 +61,12 @@ class SessionJudge:
 
     # --- stages ---------------------------------------------------------------------------------------------------
 
-    async def decide(self, stage: Stage, context: Context) -> Decision:
-        """Of connect, helo or sender."""
+    async def decide(self, stage: Stage, context: Context, *, waits: bool = True) -> Decision:
+        """Of connect, helo or sender. waits: as long as its rules ask."""
         decision = await self._counted(stage, context)
         if self._shadow is not None:
             decision = await self._shadow.stage(context, decision)
-        await _wait([decision])
+        await _wait([decision] if waits else [])
         return decision
 
     async def _counted(self, stage: Stage, context: Context) -> Decision:
@@ -89,13 +89,13 @@ class SessionJudge:
         except StopIteration as done:
             return done.value, time.perf_counter() - started
 
-    async def recipient(self, context: Context) -> Decision:
+    async def recipient(self, context: Context, *, waits: bool = True) -> Decision:
         """context.layers: its recipient layer is kept when the recipient is accepted (`keep_recipient`)."""
         context.layers = layers_from(self.layers, Stage.RECIPIENT)
         decision = await self._counted(Stage.RECIPIENT, context)
         if self._shadow is not None:
             decision = await self._shadow.recipient(context, decision)
-        await _wait([decision])
+        await _wait([decision] if waits else [])
         return decision
 
     def keep_recipient(self, context: Context) -> None:

@@ -28,10 +28,8 @@ def client_behind(session: Session, header: Header, upstream: Container[str]) ->
         brought = brought_by(each.value)
         if brought is None and names_client(each.value):
             return None
-        if brought is None:
-            break
-        if brought.ip in _ITSELF:
-            continue  # the hop itself, by way of a filter
+        if brought is None or brought.ip in _ITSELF:
+            continue  # from one program of the hop to another
         found = replace(session, client_ip=brought.ip, client_port=0, client_name=None, helo=brought.helo)
         if brought.ip not in upstream:
             break
@@ -52,14 +50,16 @@ class Before:
 async def judge_before(
     judge: SessionJudge, new_context: Callable[[], Context], envelope: Envelope, is_role: Callable[[Recipient], bool]
 ) -> Before:
-    """All stages from connect to recipient. is_role: early refusals do not hold for it."""
+    """All stages from connect to recipient; no delay, for it is our own hop that would wait. is_role: early refusals do
+    not hold for it.
+    """
     found = Before()
     judge.begin(Stage.CONNECT)
     for stage in (Stage.CONNECT, Stage.HELO, Stage.SENDER):
         context = new_context()
         context.reverse_path = envelope.reverse_path if stage is Stage.SENDER else None
         context.layers = judge.layers
-        decision = await judge.decide(stage, context)
+        decision = await judge.decide(stage, context, waits=False)
         found.decisions.append((decision, (), context))
         if decision.verdict.refuses and not all(map(is_role, envelope.recipients)):
             found.refusal = decision.verdict.reply
@@ -69,7 +69,7 @@ async def judge_before(
         context.reverse_path = envelope.reverse_path
         context.recipient = recipient.forward_path
         context.recipient_count = number
-        decision = await judge.recipient(context)
+        decision = await judge.recipient(context, waits=False)
         judge.keep_recipient(context)
         found.decisions.append((decision, (number,), context))
         if decision.verdict.refuses:

@@ -40,6 +40,13 @@ def test_it_is_good_for_three_weeks(days: int, is_good: bool) -> None:
     assert (srs(at=NOW + days * DAY).reverse(held) == ANNA) is is_good
 
 
+def test_it_may_hold_longer() -> None:
+    """What is kept in quarantine goes out later."""
+    held = srs().forward(ANNA, OURS)
+    later = SenderRewriting(b"secret", lambda: NOW + 50 * DAY, 56)
+    assert later.reverse(held) == ANNA
+
+
 def test_the_days_go_round() -> None:
     at = 1024 * DAY * 20 - DAY
     held = srs(at=at).forward(ANNA, OURS)
@@ -84,6 +91,11 @@ def test_of_a_row_of_forwarders_the_first_is_kept() -> None:
     assert back.domain == Domain("one.example")
     assert first.reverse(back) == ANNA
     assert third.reverse(Mailbox(c.local_part.replace("one.example", "two.example"), c.domain)) is None
+
+
+def test_what_only_looks_like_another_s_is_a_sender() -> None:
+    strange = parse_mailbox("SRS1=AAA=c.test=BB=CC=c.test=d@x.test")
+    assert srs().reverse(srs().forward(strange, OURS)) == strange
 
 
 @pytest.mark.parametrize("separator", "=+-")

@@ -71,6 +71,18 @@ def test_what_it_is_told_to_publish_is_well(bare: Cli, dns: NameServer) -> None:
     }
 
 
+def test_a_host_that_is_its_own_domain_has_one_spf_record(bare: Cli, dns: NameServer) -> None:
+    host(bare, dns, "well.example", keys=(WELL,))
+    config = bare.folder / "smarthost.toml"
+    config.write_text(config.read_text().replace('"mail.well.example"', '"well.example"'))
+    dns.clear()
+    lines = bare("dns", "zone", "well.example").expect(0).stdout.splitlines()
+    dns.add(*(line.replace("( ", "").replace(" )", "") for line in lines if not line.startswith(";")))
+    dns.add("well.example A 127.0.0.1", "1.0.0.127.in-addr.arpa PTR well.example.")
+    found = findings(bare("dns", "check", "well.example", "--json").expect(0))
+    assert {about for _, about, _ in found} == {"DMARC"}  # p=none, to begin with
+
+
 def test_ten_mistakes_and_two_more(bare: Cli, dns: NameServer) -> None:
     host(bare, dns, "sick.example", keys=(RSA, ED25519))
     dns.clear()

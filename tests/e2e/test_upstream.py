@@ -153,6 +153,30 @@ def test_a_hop_s_field_that_nobody_can_read_is_no_way_around_the_rules(gateway: 
     assert sent(gateway, field + MESSAGE % b"pigeon").startswith("451 4.3.5 Nobody can read")
 
 
+@pytest.mark.parametrize(
+    "on_top",
+    [
+        b"(qmail 12345 invoked from network); 24 Nov 2026 10:00:00 -0000",
+        b"by hop.example.org (Postfix, from userid 1001)\r\n\tid 4X; Tue, 24 Nov 2026 10:00:00 +0000 (UTC)",
+        b"from debian-spamd by hop.example.org with spam-scanned (Exim 4.96)",
+        b"from localhost by hop.example.org with LMTP id x",
+    ],
+)
+def test_what_the_hop_s_own_programs_add_is_looked_through(gateway: Gateway, on_top: bytes) -> None:
+    answer = sent(gateway, b"Received: " + on_top + b"\r\n" + by("x", LISTED) + MESSAGE % b"filtered")
+    assert LISTED in answer, answer
+
+
+def test_a_bounce_that_the_hop_made_is_taken_as_the_hop_s(gateway: Gateway) -> None:
+    field = b"Received: from Debian-exim by hop.example.org with local (Exim 4.96)\r\n"
+    answer = sent(
+        gateway, field + MESSAGE.replace(b"anna@sender.example", b"root@hop.example.org") % b"made", sender=""
+    )
+    trace = gateway.cli("trace", answer.split()[-1].strip("[]")).expect().stdout
+    assert f"client {HOP} by way of {HOP}" in trace
+    assert "unreadable hop" not in trace
+
+
 def test_a_client_that_comes_by_itself_is_judged_as_ever(gateway: Gateway) -> None:
     answer = sent(gateway, by("x", LISTED) + MESSAGE % b"direct", source=DIRECT, sender="x@sender.example")
     assert LISTED not in answer

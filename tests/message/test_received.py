@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gateway.core.transaction import Session, Tls
-from gateway.message.received import Brought, brought_by
+from gateway.message.received import Brought, brought_by, names_client
 from gateway.message.trace import received
 
 CLIENT = Brought("192.0.2.1", "client.example")
@@ -51,7 +51,7 @@ def test_the_client_of_each_mta(value: str) -> None:
         ("from unknown (HELO a)(192.0.2.66) (192.0.2.1) by mx", Brought("192.0.2.1", "a)(192.0.2.66")),
         ("from unknown (HELO x) (a@b@192.0.2.1) by mx", Brought("192.0.2.1", "x")),
         ("from x (IDENT:root@host [192.0.2.1]) by mx (8.9)", Brought("192.0.2.1", "x")),
-        (f"from {'x' * 9000} (unknown [192.0.2.1]) by mx", Brought("192.0.2.1", "x" * 9000)),
+        (f"from {'x' * 9000} (unknown [192.0.2.1]) by mx", Brought("192.0.2.1", "x" * 255)),
         # Nothing that is known.
         ("by mx.example (Postfix, from userid 1000) id 4X; Tue", None),
         ("from client.example by mx.example with SMTP", None),
@@ -62,6 +62,27 @@ def test_the_client_of_each_mta(value: str) -> None:
 )  # fmt: skip
 def test_what_stands_where(value: str, found: Brought | None) -> None:
     assert brought_by(f" {value}".encode()) == found
+
+
+@pytest.mark.parametrize(
+    ("value", "is_named"),
+    [
+        ("from somewhere, by pigeon", True),
+        ("FROM x by y with ESMTPS id z", True),
+        ("from x by y with Microsoft SMTP Server", True),
+        ("from x (using TLSv1.3 with cipher AES (256/256 bits)) by y (Postfix) with ESMTPS id z", True),
+        ("from x (using TLSv1.3 with cipher AES (256/256 bits)) by y", True),
+        ("from Debian-exim by hop.example with local (Exim 4.96)", False),
+        ("from debian-spamd by hop.example with spam-scanned (Exim 4.96)", False),
+        ("from localhost by hop.example with LMTP id x", False),
+        ("from 192.0.2.66 (SquirrelMail authenticated user bob) by hop.example with HTTP", False),
+        ("by hop.example (Postfix, from userid 1001) id x", False),
+        ("(qmail 12345 invoked from network); 24 Nov 2026", False),
+        ("", False),
+    ],
+)
+def test_whether_somebody_brought_it(value: str, is_named: bool) -> None:
+    assert names_client(f" {value}".encode()) is is_named
 
 
 @pytest.mark.parametrize("ip", ["192.0.2.1", "2001:db8::7"])
