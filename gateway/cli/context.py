@@ -66,11 +66,16 @@ def with_store(path: Path, store: Callable[[Path], S], body: Callable[[Config, S
 
     def run() -> int | None:
         config = open_config(path)
-        config.data.mkdir(parents=True, exist_ok=True, mode=0o700)
-        with closing(store(config.data / "accounts.db")) as opened:
-            return body(config, opened)
+        with opened(config, store) as found:
+            return body(config, found)
 
     guarded(run)
+
+
+def opened(config: Config, store: Callable[[Path], S]) -> closing[S]:
+    """A store of accounts.db, in a data folder that is made if need be."""
+    config.data.mkdir(parents=True, exist_ok=True, mode=0o700)
+    return closing(store(config.data / "accounts.db"))
 
 
 def asking_resolver(config: Config) -> DnsResolver:

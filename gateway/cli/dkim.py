@@ -14,8 +14,8 @@ import click
 from gateway.cli.context import USAGE, asking_resolver, config_option, fail, iso, json_option, show, with_store
 from gateway.config import Config
 from gateway.core.address import parse_domain
-from gateway.dns.zone import quoted
 from gateway.published.inspection import key_trouble
+from gateway.published.records import key_record
 from gateway.senderauth.signing import ALGORITHMS, SigningKey, new_private_key
 from gateway.storage.sqlite_dkim import KeptKey, KeyState, SqliteDkimKeys
 
@@ -74,13 +74,8 @@ def make_key(keys: SqliteDkimKeys, domain: str, algorithm: str = "rsa", selector
     return key
 
 
-def zone_lines(key: SigningKey) -> str:
-    """The record as a BIND zone has it."""
-    return f"{key.selector}._domainkey.{key.domain}. IN TXT ( {quoted(key.record)} )"
-
-
 def _publish(key: SigningKey) -> None:
-    click.echo(f"Publish:\n\n  {zone_lines(key)}\n\nThen: smarthost dkim rotate {key.domain}")
+    click.echo(f"Publish:\n\n  {key_record(key).zone_line}\n\nThen: smarthost dkim rotate {key.domain}")
 
 
 @dkim.command("list")
@@ -122,7 +117,7 @@ def _rotate(config: Config, keys: SqliteDkimKeys, domain: str) -> int:
         return 0
     unseen = [(key, what) for key in waiting if (what := asyncio.run(_trouble(config, key)))]
     for key, what in unseen:
-        click.echo(f"{key.selector}._domainkey.{domain}: {what}")
+        click.echo(f"{key.name}: {what}")
         _publish(key)
     seen = [key for key in waiting if key not in [each for each, _ in unseen]]
     replaced = [key for key in active if key.algorithm in {each.algorithm for each in seen}]

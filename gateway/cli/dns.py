@@ -3,7 +3,6 @@
 import asyncio
 import json
 from collections.abc import Sequence
-from contextlib import closing
 from dataclasses import asdict
 from importlib import import_module
 from ipaddress import ip_address
@@ -11,7 +10,17 @@ from pathlib import Path
 
 import click
 
-from gateway.cli.context import NO, asking_resolver, config_option, fail, guarded, json_option, open_config, show
+from gateway.cli.context import (
+    NO,
+    asking_resolver,
+    config_option,
+    fail,
+    guarded,
+    json_option,
+    open_config,
+    opened,
+    show,
+)
 from gateway.config import Config, parse_next_hop
 from gateway.core.address import covering, parse_domain
 from gateway.net.listener import parse_address
@@ -64,26 +73,23 @@ def check(domain: str, config_path: Path, as_json: bool) -> None:
         load_texts()
         config = open_config(config_path)
         found = domain_findings(config, _own(config, domain))
-        if as_json:
-            click.echo(json.dumps([asdict(each) for each in found], indent=2))
-        else:
-            tell(found)
-            click.echo(f"{domain}: {count(found)}")
-        return NO if any(each.level == ERROR for each in found) else 0
+        return report(found, f"{domain}: ", as_json=as_json)
 
     guarded(body)
 
 
-def tell(findings: Sequence[Finding]) -> None:
+def report(findings: Sequence[Finding], of: str = "", *, as_json: bool) -> int:
+    """Show them, and their number after `of`; returns the exit code."""
+    errors = sum(each.level == ERROR for each in findings)
+    if as_json:
+        click.echo(json.dumps([asdict(each) for each in findings], indent=2))
+        return NO if errors else 0
     for each in findings:
         click.echo(f"{each.level}: {each.about}: {each.text}")
         if each.mend:
             click.echo(f"    mend: {each.mend}")
-
-
-def count(findings: Sequence[Finding]) -> str:
-    errors = sum(each.level == ERROR for each in findings)
-    return f"{errors} errors, {len(findings) - errors} warnings"
+    click.echo(f"{of}{errors} errors, {len(findings) - errors} warnings")
+    return NO if errors else 0
 
 
 def load_texts() -> None:
@@ -94,7 +100,7 @@ def load_texts() -> None:
 def domain_findings(config: Config, domain: str) -> list[Finding]:
     from gateway.published.texts import inspect_texts
 
-    with closing(_keys(config)) as store:
+    with opened(config, SqliteDkimKeys) as store:
         keys = nearest_keys(domain, store)
     found = asyncio.run(inspect(domain, host_of(config), keys, asking_resolver(config)))
     return sorted([*found, *inspect_texts(domain, config.dns.servers)], key=lambda each: (each.about, each.level))
@@ -111,14 +117,9 @@ def host_of(config: Config) -> Host:
 
 def _wanted(config: Config, domain: str) -> list[Record]:
     name = _own(config, domain)
-    with closing(_keys(config)) as store:
+    with opened(config, SqliteDkimKeys) as store:
         own = tuple(each.key for each in store.keys(name) if each.state is not KeyState.RETIRED)
         return wanted_records(name, host_of(config), own or nearest_keys(name, store))
-
-
-def _keys(config: Config) -> SqliteDkimKeys:
-    config.data.mkdir(parents=True, exist_ok=True, mode=0o700)
-    return SqliteDkimKeys(config.data / "accounts.db")
 
 
 def _own(config: Config, text: str) -> str:

@@ -1,8 +1,6 @@
 """`doctor`: check, and the world outside: DNS, lists that may have this host, the way out, clock and disk."""
 
 import asyncio
-import json
-from dataclasses import asdict
 from pathlib import Path
 
 import click
@@ -10,8 +8,8 @@ import click
 from gateway.checks.dnsbl import ADDRESS_POINTS, reversed_ip
 from gateway.checks.zones import Zones
 from gateway.cli.check import look_over
-from gateway.cli.context import NO, asking_resolver, config_option, guarded, json_option, open_config
-from gateway.cli.dns import count, domain_findings, host_of, load_texts, tell
+from gateway.cli.context import asking_resolver, config_option, guarded, json_option, open_config
+from gateway.cli.dns import domain_findings, host_of, load_texts, report
 from gateway.config import Config, load_config
 from gateway.core.errors import ConfigError
 from gateway.policy.context import arguments_of
@@ -39,13 +37,7 @@ def doctor(try_domain: str, config_path: Path, as_json: bool) -> None:
             if not domain.startswith("."):
                 found += domain_findings(config, domain)
         found += asyncio.run(_outside(config, try_domain, _zones(config)))
-        found = list(dict.fromkeys(found))
-        if as_json:
-            click.echo(json.dumps([asdict(each) for each in found], indent=2))
-        else:
-            tell(found)
-            click.echo(count(found))
-        return NO if any(each.level == ERROR for each in found) else 0
+        return report(list(dict.fromkeys(found)), as_json=as_json)
 
     guarded(body)
 

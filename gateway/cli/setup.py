@@ -7,7 +7,7 @@ from pathlib import Path
 import click
 
 from gateway.cli.accounts import check_password, local_address
-from gateway.cli.context import USAGE, config_option, fail, guarded, open_config
+from gateway.cli.context import USAGE, config_option, fail, guarded, open_config, opened
 from gateway.config import Config, load_config
 from gateway.core.address import parse_domain
 from gateway.defaults import default_policies, write_certificate
@@ -88,20 +88,16 @@ def _first_account(config: Config, address: str, password: str) -> None:
     from gateway.accounts.credentials import hash_password
     from gateway.storage.sqlite_accounts import SqliteAccounts
 
-    config.data.mkdir(parents=True, exist_ok=True, mode=0o700)
-    accounts = SqliteAccounts(config.data / "accounts.db")
-    accounts.add(address, hash_password(password))
-    accounts.close()
+    with opened(config, SqliteAccounts) as accounts:
+        accounts.add(address, hash_password(password))
 
 
 def _first_key(config: Config, domain: str) -> SigningKey:
     from gateway.cli.dkim import make_key
     from gateway.storage.sqlite_dkim import SqliteDkimKeys
 
-    keys = SqliteDkimKeys(config.data / "accounts.db")
-    key = make_key(keys, domain)
-    keys.close()
-    return key
+    with opened(config, SqliteDkimKeys) as keys:
+        return make_key(keys, domain)
 
 
 @click.command()

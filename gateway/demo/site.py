@@ -186,7 +186,7 @@ class Internet:
 
 
 def _key_record(key: SigningKey) -> str:
-    return f"{key.selector}._domainkey.{key.domain} TXT {quoted(key.record)}"
+    return f"{key.name} TXT {quoted(key.record)}"
 
 
 def free_ports(count: int) -> list[int]:

@@ -14,9 +14,8 @@ from email.utils import formatdate, make_msgid
 
 from gateway.core.errors import SmarthostError
 from gateway.demo.site import MAILING_LIST, SIZE_LIMIT, Internet, Site
-from gateway.message.header import parse_header
-from gateway.senderauth.bodyhash import BodyHashes
-from gateway.senderauth.signing import SigningKey, signature_field
+from gateway.queue.seals import signatures_of
+from gateway.senderauth.signing import SigningKey
 
 ARRIVAL_S = 20.0
 STRANGER = "127.0.0.9"  # a loopback address that the demo's [networks] trusted leaves out
@@ -137,7 +136,7 @@ class Tour:
         octets_out = message.as_bytes().replace(b"\n", b"\r\n")
         if octets:
             octets_out += (b"x" * 70 + b"\r\n") * (octets // 72)
-        octets_out = octets_out if key is None else _signature(key, octets_out) + octets_out
+        octets_out = octets_out if key is None else signatures_of(octets_out, (key,), int(time.time())) + octets_out
         with self._connect(source, user, site or self._home) as client:
             for verb in (f"MAIL FROM:<{sender}>", f"RCPT TO:<{recipient}>"):
                 code, text = client.docmd(verb)
@@ -175,13 +174,6 @@ def read_subjects(site: Site, user: str) -> list[str]:
         return found
     finally:
         box.quit()
-
-
-def _signature(key: SigningKey, message: bytes) -> bytes:
-    header, hashes = parse_header(message), BodyHashes([("relaxed", None)])
-    hashes.feed(message[header.end :])
-    hashes.finish()
-    return signature_field(key, header.fields, hashes.digest("relaxed", None), int(time.time()))
 
 
 def _any_certificate() -> ssl.SSLContext:

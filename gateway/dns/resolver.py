@@ -59,10 +59,7 @@ class DnsResolver:
     def __init__(self, settings: ResolverSettings, on_query: Callable[[str, str, float], None]) -> None:
         self._resolver = dns.asyncresolver.Resolver(configure=not settings.servers)
         if settings.servers:
-            self._resolver.nameservers = [
-                dns.nameserver.Do53Nameserver(host, int(port))
-                for host, _, port in (server.rpartition(":") for server in settings.servers)
-            ]
+            self._resolver.nameservers = name_servers(settings.servers)
         self._resolver.timeout = settings.timeout_s
         self._resolver.lifetime = settings.lifetime_s
         self._resolver.use_edns(0, 0, 1232)
@@ -120,6 +117,12 @@ class DnsResolver:
             return NoData(), _clamp(ttl, MAX_NEGATIVE_S)
         is_authenticated = self._believes_ad and bool(found.response.flags & dns.flags.AD)
         return Records(tuple(_value(record) for record in found.rrset), is_authenticated), _clamp(ttl, MAX_TTL_S)
+
+
+def name_servers(servers: Sequence[str]) -> list[str | dns.nameserver.Nameserver]:
+    """servers: `ip:port`; for a resolver of dnspython."""
+    pairs = (server.rpartition(":") for server in servers)
+    return [dns.nameserver.Do53Nameserver(host, int(port)) for host, _, port in pairs]
 
 
 def _is_loopback(server: str | dns.nameserver.Nameserver) -> bool:

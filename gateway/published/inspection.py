@@ -118,16 +118,15 @@ async def _keys(domain: str, keys: Sequence[SigningKey], resolver: Resolver) -> 
         return [Finding(WARNING, "DKIM", f"no key signs for {domain}", f"smarthost dkim rotate {domain}")]
     found = []
     for key in keys:
-        name = f"{key.selector}._domainkey.{key.domain}"
         trouble = await key_trouble(key, resolver)
         if trouble:
-            found.append(Finding(ERROR, "DKIM", f"{name}: {trouble}", f'{name}. IN TXT "{key.record}"'))
+            found.append(Finding(ERROR, "DKIM", f"{key.name}: {trouble}", f'{key.name}. IN TXT "{key.record}"'))
     return found
 
 
 async def key_trouble(key: SigningKey, resolver: Resolver) -> str:
     """What is wrong with a key's record in DNS, or "" where it is the key's."""
-    answer = await resolver.lookup(f"{key.selector}._domainkey.{key.domain}", "TXT")
+    answer = await resolver.lookup(key.name, "TXT")
     if isinstance(answer, DnsFailure):
         return f"DNS {answer.reason}"
     if not isinstance(answer, Records):

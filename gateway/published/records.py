@@ -48,12 +48,14 @@ def wanted_records(domain: str, host: Host, keys: Sequence[SigningKey]) -> list[
     if host.hostname != domain:
         text = quoted(spf_record(host.hostname, host))
         found.append(Record(host.hostname, "TXT", text, "who sends bounces as this host (SPF)"))
-    for key in keys:
-        name = f"{key.selector}._domainkey.{key.domain}"
-        found.append(Record(name, "TXT", f"( {quoted(key.record)} )", f"key of its signatures (DKIM, {key.algorithm})"))
+    found += map(key_record, keys)
     text = f"v=DMARC1; p=none; rua=mailto:postmaster@{domain}"
     why = "what others do with mail that fails both (DMARC); once reports show no mail of yours: quarantine or reject"
     return [*found, Record(f"_dmarc.{domain}", "TXT", quoted(text), why)]
+
+
+def key_record(key: SigningKey) -> Record:
+    return Record(key.name, "TXT", f"( {quoted(key.record)} )", f"key of its signatures (DKIM, {key.algorithm})")
 
 
 def spf_record(name: str, host: Host) -> str:

@@ -7,11 +7,11 @@ import logging
 from collections.abc import Callable, Sequence
 from typing import Any
 
-import dns.nameserver
 import dns.resolver
 from checkdmarc.dmarc import check_dmarc
 from checkdmarc.spf import check_spf
 
+from gateway.dns.resolver import name_servers
 from gateway.published.inspection import ERROR, WARNING, Finding
 
 LOOKUP_S = 3.0
@@ -36,9 +36,6 @@ def _told(about: str, check: Callable[..., Any], domain: str, resolver: dns.reso
 def _resolver(servers: Sequence[str]) -> dns.resolver.Resolver:
     resolver = dns.resolver.Resolver(configure=not servers)
     if servers:
-        resolver.nameservers = [
-            dns.nameserver.Do53Nameserver(host, int(port))
-            for host, _, port in (server.rpartition(":") for server in servers)
-        ]
+        resolver.nameservers = name_servers(servers)
     resolver.timeout = resolver.lifetime = LOOKUP_S
     return resolver

@@ -26,6 +26,7 @@ from gateway.core.address import covering
 from gateway.message.header import Field, Header
 from gateway.senderauth.dmarc import author_domain
 from gateway.senderauth.headerhash import header_digest
+from gateway.senderauth.keys import key_name
 
 ALGORITHMS = ("rsa", "ed25519")
 RSA_BITS = 2048  # its record fits into one answer over UDP
@@ -57,8 +58,13 @@ class SigningKey:
         return "rsa" if isinstance(_load(self.private), RSAPrivateKey) else "ed25519"
 
     @property
+    def name(self) -> str:
+        """In DNS, without the last dot."""
+        return key_name(self.domain, self.selector)
+
+    @property
     def record(self) -> str:
-        """What is to be published at `selector._domainkey.domain`."""
+        """What is to be published at `name`."""
         public = _load(self.private).public_key()
         if self.algorithm == "rsa":
             octets = public.public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)

@@ -29,7 +29,7 @@ from gateway.servers.smtp_judge import Judged, SessionJudge
 from gateway.servers.smtp_record import TransactionRecord, plain_message_id, result_of, told_part
 from gateway.servers.smtp_service import SmtpService, SpooledContent
 from gateway.servers.smtp_shadow import Shadow
-from gateway.servers.smtp_upstream import Before, client_behind, judge_before, kept_aside
+from gateway.servers.smtp_upstream import Before, client_behind, judge_before
 from gateway.smtp import replies
 from gateway.smtp.data import ContentFacts
 from gateway.smtp.grammar import MailArguments, RcptArguments
@@ -321,9 +321,7 @@ class SmtpDriver:
             return Judged([(decision, everybody, None)], decision.verdict.reply, ()), context
         if before.refusal is not None:
             return Judged([], before.refusal, ()), context
-        judged = await self._judge.message(context, envelope.recipients)
-        judged.parts = kept_aside(judged.parts, before.refused, envelope)
-        return judged, context
+        return await self._judge.message(context, envelope.recipients, before.refused), context
 
     async def _judge_before(self, session: Session, envelope: Envelope) -> Before:
         """What a client behind a hop of ours would have heard before the message."""

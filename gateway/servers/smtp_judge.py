@@ -6,6 +6,7 @@ refusal, or parts: recipients that are handled alike.
 
 import asyncio
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from gateway.core.reply import Reply
@@ -105,8 +106,10 @@ class SessionJudge:
 
     # --- the message ----------------------------------------------------------------------------------------------
 
-    async def message(self, context: Context, recipients: tuple[Recipient, ...]) -> Judged:
-        """context: of the message, without a recipient."""
+    async def message(
+        self, context: Context, recipients: tuple[Recipient, ...], refused: Mapping[int, Decision] | None = None
+    ) -> Judged:
+        """context: of the message, without a recipient; refused: by number, who was rejected before it."""
         if len(self._recipients) != len(recipients):
             raise RuntimeError("recipients and their layers do not match")
         asked = self.policy.recipient_facts_at_message
@@ -125,7 +128,7 @@ class SessionJudge:
             decisions.append((decision, tuple(numbers), own))
             for number in numbers:
                 layers = (*self.layers[:3], self._recipients[number], own.layers[-1])
-                handlings[number] = (decision, _handling(layers))
+                handlings[number] = ((refused or {}).get(number, decision), _handling(layers))
         await _wait([decision for decision, _, _ in decisions])
         refusal = merged([decision.verdict for decision, _, _ in decisions])
         parts = () if refusal is not None else _parts(recipients, handlings)

@@ -7,11 +7,10 @@ from dataclasses import dataclass, field, replace
 
 from gateway.core.reply import Reply
 from gateway.core.transaction import Envelope, Recipient, Session
-from gateway.core.verdict import Action, Decision, Stage
+from gateway.core.verdict import Decision, Stage
 from gateway.message.header import Header
 from gateway.message.received import brought_by, names_client
 from gateway.policy.context import Context
-from gateway.queue.handling import Handling, Part
 from gateway.servers.smtp_judge import SessionJudge, merged
 
 _ITSELF = ("127.0.0.1", "::1")
@@ -77,18 +76,3 @@ async def judge_before(
     if found.refused:
         found.refusal = merged([decision.verdict for decision, numbers, _ in found.decisions if numbers])
     return found
-
-
-def kept_aside(parts: tuple[Part, ...], refused: dict[int, Decision], envelope: Envelope) -> tuple[Part, ...]:
-    """Who was refused beside others gets a quarantined copy, as at the message stage."""
-    if not refused:
-        return parts
-    rules = {envelope.recipients[number]: decision.verdict.rule for number, decision in refused.items()}
-    found: dict[Handling, list[Recipient]] = {}
-    for part in parts:
-        for recipient in part.recipients:
-            handling = part.handling
-            if recipient in rules:
-                handling = Handling(handling.effects, Action.QUARANTINE, rules[recipient])
-            found.setdefault(handling, []).append(recipient)
-    return tuple(Part(tuple(group), handling) for handling, group in found.items())

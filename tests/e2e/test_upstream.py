@@ -1,5 +1,6 @@
 """Behind a hop of ours: the client that its Received field names is judged, at the end of data."""
 
+import json
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -30,6 +31,13 @@ RECORDS = [
     "66.2.0.192.zen.spamhaus.org A 127.0.0.2",
     "2.0.0.127.bl.spamcop.net A 127.0.0.2",
 ]  # fmt: skip
+NOT_BOB = """\
+stage: recipient
+rules:
+  - reject: not for bob
+    when: recipient.address == "bob@example.org" and client.ip == "192.0.2.10"
+    reply: 550 5.7.1 Not for bob
+"""
 MESSAGE = (
     b"From: anna@sender.example\r\nTo: alice@example.org\r\nSubject: %s\r\n"
     b"Date: Tue, 24 Nov 2026 10:00:00 +0000\r\n\r\nHi.\r\n"
@@ -40,6 +48,7 @@ MESSAGE = (
 def gateway() -> Iterator[Gateway]:
     shipped = REPOSITORY / "policies"
     files = {f"policies/{path.relative_to(shipped)}": path.read_text() for path in shipped.rglob("*") if path.is_file()}
+    files["policies/39-bob.yaml"] = NOT_BOB
     settings: dict[str, dict[str, object]] = {
         "networks": {
             "trusted": ["127.0.0.1/32", f"{HOP}/32", f"{INNER}/32"],
@@ -108,6 +117,17 @@ def test_what_a_list_says_of_the_client_counts(gateway: Gateway) -> None:
 def test_a_forger_is_refused_by_its_own_address(gateway: Gateway) -> None:
     answer = sent(gateway, by("x", FORGER) + MESSAGE % b"forged")
     assert answer.startswith("450 4.7.1 Greylisted"), answer  # its SPF fails: an odd stranger
+
+
+def test_who_is_refused_beside_others_has_a_copy_kept_aside(gateway: Gateway) -> None:
+    """The hop could only bounce it, to a sender that may be forged."""
+    message = by("host10.client.test", CLEAN) + MESSAGE % b"beside"
+    assert sent(gateway, message, to=("bob@example.org",)).startswith("550 5.7.1 Not for bob")
+    answer = sent(gateway, message, to=("alice@example.org", "bob@example.org"))
+    assert answer.startswith("250 "), answer
+    assert stored(gateway, b"beside")
+    kept = json.loads(gateway.cli("quarantine", "list", "--json").expect().stdout)
+    assert [(row["recipient"], row["kept_by"]) for row in kept] == [("bob@example.org", "not for bob")]
 
 
 def test_a_field_further_down_is_anybody_s_word(gateway: Gateway) -> None:
