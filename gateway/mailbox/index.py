@@ -3,8 +3,12 @@
 The tables are those the IMAP server will use; a UID once given is never given to another message.
 """
 
+import fcntl
+import os
 import sqlite3
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -38,6 +42,18 @@ def is_io_error(error: BaseException) -> bool:
     return isinstance(error, sqlite3.Error) and code is not None and code & 0xFF == sqlite3.SQLITE_IOERR
 
 
+@contextmanager
+def _folder_lock(folder: Path) -> Iterator[None]:
+    """While one process turns a new file to WAL, SQLite answers another's wish for the same with "database is locked"
+    at once, whatever the time-out: they take turns."""
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(descriptor)
+
+
 @dataclass(frozen=True, slots=True)
 class StoredMessage:
     uid: int
@@ -52,7 +68,8 @@ class Index:
     def __init__(self, path: Path) -> None:
         self._connection = sqlite3.connect(path, isolation_level=None, check_same_thread=False, timeout=30.0)
         execute = self._connection.execute
-        execute("PRAGMA journal_mode=WAL")
+        with _folder_lock(path.parent):
+            execute("PRAGMA journal_mode=WAL")
         execute("PRAGMA synchronous=FULL")
         version = execute("PRAGMA user_version").fetchone()[0]
         if version > SCHEMA_VERSION:

@@ -15,6 +15,7 @@ import threading
 from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
+from contextlib import closing
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -47,28 +48,26 @@ def prepare(path: Path, migrations: Sequence[str]) -> None:
     path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
     is_new = not path.exists()
     try:
-        connection = connect(path)
+        # The lock before the first connection: while one process turns a new file to WAL, SQLite answers another's
+        # wish for the same with "database is locked" at once, whatever the time-out.
+        with _flock(path), closing(connect(path)) as connection:
+            path.chmod(0o600)
+            _migrate(connection, path.name, migrations)
     except sqlite3.DatabaseError as error:
         raise StoreError(f"{path.name}: {error}") from error
-    try:
-        path.chmod(0o600)
-        with _flock(path):
-            version = int(connection.execute("PRAGMA user_version").fetchone()[0])
-            if version > len(migrations):
-                raise ConfigError(
-                    f"{path.name} has schema version {version}, this program knows {len(migrations)}: "
-                    "it was written by a newer Smarthost"
-                )
-            for number in range(version, len(migrations)):
-                connection.executescript(
-                    f"BEGIN IMMEDIATE; {migrations[number]}; PRAGMA user_version={number + 1}; COMMIT;"
-                )
-    except sqlite3.DatabaseError as error:
-        raise StoreError(f"{path.name}: {error}") from error
-    finally:
-        connection.close()
     if is_new:
         sync_directory(path.parent)
+
+
+def _migrate(connection: sqlite3.Connection, name: str, migrations: Sequence[str]) -> None:
+    version = int(connection.execute("PRAGMA user_version").fetchone()[0])
+    if version > len(migrations):
+        raise ConfigError(
+            f"{name} has schema version {version}, this program knows {len(migrations)}: "
+            "it was written by a newer Smarthost"
+        )
+    for number in range(version, len(migrations)):
+        connection.executescript(f"BEGIN IMMEDIATE; {migrations[number]}; PRAGMA user_version={number + 1}; COMMIT;")
 
 
 def write_once(path: Path, job: Job[T]) -> T:

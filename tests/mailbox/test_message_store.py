@@ -4,6 +4,7 @@ import os
 import sqlite3
 import threading
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -177,6 +178,14 @@ def test_a_newer_index_is_left_alone(tmp_path: Path) -> None:
     connection.close()
     with pytest.raises(StoreError, match="newer"):
         Index(path)
+
+
+def test_an_index_opened_by_many_at_once_is_made_once(tmp_path: Path) -> None:
+    for again in range(60):
+        folder = tmp_path / str(again)
+        folder.mkdir()
+        with ThreadPoolExecutor(8) as threads:
+            list(threads.map(lambda _, folder=folder: Index(folder / "index.db").close(), range(8)))
 
 
 def test_old_delivery_ids_are_forgotten(tmp_path: Path) -> None:
