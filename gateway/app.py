@@ -16,11 +16,12 @@ from gateway.core.errors import ConfigError
 from gateway.delivery.routes import FixedHost, Routes
 from gateway.net.listener import bind
 from gateway.net.tls import KeyMaterial, TlsSettings
-from gateway.policy_folder import applied_policy, shadow_policy
+from gateway.policy_folder import applied_policy, engines_of, shadow_policy, signatures_of
 from gateway.process import Process, Shared, new_process, watch
-from gateway.reload import Reloader, forget
+from gateway.reload import Reloader, forget, read_outcome
 from gateway.role_smtp import SMTP_LISTENERS, run_smtp
 from gateway.roles import POP3_LISTENERS, run_admin, run_queue, run_store
+from gateway.servers import content
 from gateway.storage.counters import MAX_SLOTS, SharedCounters
 from gateway.storage.queue_desk import QueueDesk
 from gateway.storage.spool import Spool
@@ -31,7 +32,8 @@ from gateway.supervisor import Role, Supervisor, find_identity, lock_data, own_d
 from gateway.telemetry import log, metrics
 
 ROLES = ("smtp", "queue", "store", "admin")
-QUEUE_SLOT, STORE_SLOT, ADMIN_SLOT = MAX_SLOTS - 1, MAX_SLOTS - 2, MAX_SLOTS - 3
+QUEUE_SLOT, STORE_SLOT, ADMIN_SLOT, CONTENT_SLOT = MAX_SLOTS - 1, MAX_SLOTS - 2, MAX_SLOTS - 3, MAX_SLOTS - 4
+MAX_CONTENT = 4  # processes that look into messages
 
 _log = log.get("app")
 
@@ -57,6 +59,7 @@ def run_gateway(config: Config, roles: Iterable[str] = ROLES) -> int:
     tick = _ticker(shared, reloader)
     supervisor.run_once(lambda: prepare_data(config))
     _log.info("started", hostname=config.gateway.hostname, pid=os.getpid(), listen=_addresses(shared))
+    _log.info("antivirus", engines=engines_of(config, shared.signatures))
     try:
         return supervisor.run()
     finally:
@@ -108,6 +111,8 @@ def _shared(config: Config, roles: set[str], metrics_folder: Path) -> Shared:
         wake_write,
         build_routes(config),
         metrics_folder,
+        signatures_of(config),
+        content.listen(),
     )
 
 
@@ -135,6 +140,7 @@ def _roles(shared: Shared, wanted: set[str]) -> list[Role]:
     found: list[Role] = []
     if "smtp" in wanted:
         found += [_role(shared, f"smtp-{number}", number, run_smtp) for number in range(workers)]
+        found += [_content_role(shared, f"content-{number}") for number in range(min(workers, MAX_CONTENT))]
     if "queue" in wanted:
         found.append(_role(shared, "queue-0", QUEUE_SLOT, run_queue))
     if "store" in wanted and any(shared.sockets.get(name) for name in POP3_LISTENERS):
@@ -163,6 +169,21 @@ def _role(shared: Shared, name: str, slot: int, body: Callable[[Process], Awaita
             sys.exit(code)
 
     return Role(name, slot, main)
+
+
+def _content_role(shared: Shared, name: str) -> Role:
+    """Without a loop, stores or metrics: it only reads what it is given."""
+
+    def main(alive: int) -> None:
+        known = shared.reloads
+
+        def is_outdated() -> bool:
+            outcome = read_outcome(shared.config.data)
+            return outcome is not None and outcome.ok and outcome.number > known
+
+        content.serve(shared.content, alive, shared.signatures, is_outdated)
+
+    return Role(name, CONTENT_SLOT, main, is_helper=True)
 
 
 def build_routes(config: Config) -> Routes:

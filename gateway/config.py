@@ -14,6 +14,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
+from gateway.checks.clamd import parse_clamd
 from gateway.core.address import parse_domain
 from gateway.core.errors import ConfigError
 from gateway.net.listener import parse_address, parse_listen_address
@@ -173,6 +174,11 @@ class Queue(Section):
     warn_after: Duration = 14400.0
 
 
+def _clamd(text: str) -> str:
+    parse_clamd(text)
+    return text
+
+
 OnError = Literal["skip", "defer", "match"]
 
 
@@ -200,7 +206,28 @@ class RecipientsCheck(CheckSettings):
     keep_missing: Duration = 3600.0
 
 
+class ContentCheck(CheckSettings):
+    """What is in a message: attachments, its structure."""
+
+    timeout: Duration = 45.0
+    on_error: OnError = "defer"
+
+
+def _clamds(value: object) -> object:
+    """One address or several; "" for none."""
+    return ([value] if value else []) if isinstance(value, str) else value
+
+
+class AntivirusCheck(CheckSettings):
+    timeout: Duration = 20.0
+    on_error: OnError = "defer"
+    clamd: Annotated[tuple[Annotated[str, AfterValidator(_clamd)], ...], BeforeValidator(_clamds)] = ()
+    yara: str | None = None
+
+
 class Checks(Section):
+    content: ContentCheck = ContentCheck()
+    antivirus: AntivirusCheck = AntivirusCheck()
     reverse_dns: CheckSettings = CheckSettings()
     names: CheckSettings = CheckSettings()
     dnsbl: CheckSettings = CheckSettings()
@@ -291,6 +318,14 @@ class Config(Section):
     @property
     def policies(self) -> Path:
         return self.path(self.gateway.policies)
+
+    @property
+    def signatures(self) -> Path | None:
+        """The folder of YARA rules: `yara` beside the policies, unless another or none is set."""
+        yara = self.checks.antivirus.yara
+        if yara is None:
+            return self.policies / "yara"
+        return self.path(Path(yara)) if yara else None
 
 
 def load_config(path: Path, environ: Mapping[str, str] | None = None) -> Config:

@@ -1,6 +1,8 @@
-"""The policy that a configuration names, with what its tests are at home in."""
+"""The policy that a configuration names, with what its tests are at home in, and the signatures beside it."""
 
 from gateway.config import Config
+from gateway.content.signatures import NO_SIGNATURES, Signatures, compile_signatures
+from gateway.core.errors import ConfigError
 from gateway.policy.cases import load_tested_policy
 from gateway.policy.lists import network_set
 from gateway.policy.rehearsal import Surroundings
@@ -27,6 +29,23 @@ def shadow_policy(config: Config) -> Policy | None:
     if config.shadow is None:
         return None
     return load_tested_policy(config.shadow, surroundings_of(config), ground_of(config))
+
+
+def signatures_of(config: Config) -> Signatures:
+    """The rules of the embedded antivirus engine, compiled. Raises ConfigError."""
+    folder = config.signatures
+    if folder is None:
+        return NO_SIGNATURES
+    if config.checks.antivirus.yara is not None and not folder.is_dir():
+        raise ConfigError(f"checks.antivirus.yara: {folder}: no such folder")
+    return compile_signatures(folder)
+
+
+def engines_of(config: Config, signatures: Signatures) -> list[str]:
+    """Which antivirus engines run, as people are told."""
+    embedded = [f"yara ({signatures.count} rules)"] if signatures.count else []
+    clamds = [f"clamd {address}" for address in config.checks.antivirus.clamd]
+    return [*embedded, *clamds] or ["none"]
 
 
 def ground_of(config: Config) -> Ground:

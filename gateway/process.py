@@ -13,6 +13,7 @@ from gateway.accounts.credentials import CredentialChecker
 from gateway.accounts.directory import AccountDirectory
 from gateway.accounts.srs import MAX_AGE_DAYS, SenderRewriting
 from gateway.config import Config
+from gateway.content.signatures import Signatures
 from gateway.core.errors import ConfigError
 from gateway.core.ports import Resolver
 from gateway.delivery.connection import Connection
@@ -58,6 +59,9 @@ class Shared:
     wake_write: socket.socket
     routes: Routes
     metrics_folder: Path
+    signatures: Signatures
+    content: socket.socket  # where the role `content` takes requests
+    reloads: int = 0  # of this run, until now
 
     def contexts(self) -> Callable[[], ssl.SSLContext]:
         if self.keys is None:

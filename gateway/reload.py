@@ -17,7 +17,7 @@ from gateway.config import Config
 from gateway.core.errors import ConfigError
 from gateway.policy.loader import load_policy, sources_of, version_of
 from gateway.policy.rules import Policy
-from gateway.policy_folder import applied_policy, ground_of, shadow_policy
+from gateway.policy_folder import applied_policy, ground_of, shadow_policy, signatures_of
 from gateway.process import Shared
 from gateway.telemetry import log
 
@@ -76,7 +76,7 @@ class Reloader:
         self._number += 1
         self._applied = self._noticed = self._state()
         try:
-            policy = applied_policy(config)
+            policy, signatures = applied_policy(config), signatures_of(config)
             copies = {policy.version: _sources(config.policies, policy)}
             shadow, trouble = self._next_shadow(copies)
             outcome = Outcome(self._number, True, policy.version, trouble, "" if shadow is None else shadow.version)
@@ -90,7 +90,8 @@ class Reloader:
         for warning in policy.warnings:
             _log.warning("policy", lint=warning)
         self._shared.policy, self._shared.shadow = policy, shadow
-        _log.info("policy applied", version=policy.version)
+        self._shared.signatures, self._shared.reloads = signatures, self._number
+        _log.info("policy applied", version=policy.version, signatures=signatures.count)
 
     def _next_shadow(self, copies: dict[str, dict[str, bytes]]) -> tuple[Policy | None, str]:
         """What is wrong with a new shadow policy is told, and the old one stays: it must not keep the live one back."""
@@ -106,7 +107,8 @@ class Reloader:
 
     def _state(self) -> tuple[tuple[str, int, int], ...]:
         config = self._shared.config
-        return (*_state_of(config.policies), *(() if config.shadow is None else _state_of(config.shadow)))
+        folders = (config.policies, config.shadow, config.signatures)
+        return tuple(dict.fromkeys(state for folder in folders if folder is not None for state in _state_of(folder)))
 
     def is_due(self) -> bool:
         """For `[policy] watch`: has the folder changed, and been at rest since the last look?"""

@@ -3,6 +3,9 @@
 import asyncio
 from dataclasses import dataclass
 
+from gateway.checks.antivirus import Antivirus, Clamds
+from gateway.checks.clamd import parse_clamd
+from gateway.checks.content import Content, ContentClient
 from gateway.checks.dnsbl import DnsLists, DomainLists, UriLists
 from gateway.checks.early_talker import EarlyTalkers
 from gateway.checks.greylist import Greylist, GreylistSettings
@@ -27,8 +30,11 @@ class SmtpChecks:
     authentication: Dmarc
     _relay: Relay
     _state: SqliteState
+    _clamds: Clamds | None
 
     async def close(self) -> None:
+        if self._clamds is not None:
+            self._clamds.close()
         await self._relay.close()
         await asyncio.to_thread(self._state.close)
 
@@ -47,10 +53,18 @@ def make_checks(process: Process) -> SmtpChecks:
     def on_health(zone: str, is_up: bool) -> None:
         metrics.dnsbl_up.labels(zone).set(is_up)
 
+    def on_clamd(result: str) -> None:
+        metrics.check_results.labels("clamd", result).inc()
+
+    content = ContentClient(process.shared.content.getsockname())
+    addresses = tuple(parse_clamd(text) for text in settings.antivirus.clamd)
+    clamds = Clamds(addresses, settings.antivirus.timeout, on_clamd) if addresses else None
     reverse = ReverseDns(resolver)
     lists = DnsLists(resolver, on_health)
     keep = KeepSettings(settings.recipients.keep_existing, settings.recipients.keep_missing)
     checks: dict[str, Check] = {
+        "content": Content(content),
+        "antivirus": Antivirus(content, clamds),
         "reverse_dns": reverse,
         "names": Names(resolver),
         "dnsbl": lists,
@@ -69,4 +83,6 @@ def make_checks(process: Process) -> SmtpChecks:
         "recipients": RelayRecipients(prober.probe, state, keep),
     }
     deadlines = {name: getattr(settings, name).timeout for name in checks}
-    return SmtpChecks(Checks(checks, deadlines, metrics), Memory(rates, greylist, seen), dmarc, relay, state)
+    # The engines have their own deadline; the answer of all of them may take that of the slowest.
+    deadlines["antivirus"] = max(settings.antivirus.timeout, settings.content.timeout) + 1
+    return SmtpChecks(Checks(checks, deadlines, metrics), Memory(rates, greylist, seen), dmarc, relay, state, clamds)

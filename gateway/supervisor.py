@@ -33,11 +33,14 @@ _log = log.get("supervisor")
 
 @dataclass(frozen=True, slots=True)
 class Role:
-    """name: "smtp-0"; slot: its column in shared counters; main: runs in the child until it should end."""
+    """name: "smtp-0"; slot: its column in shared counters; main: runs in the child until it should end; is_helper: the
+    others need it while they drain, so it ends after them.
+    """
 
     name: str
     slot: int
     main: Callable[[int], None]  # is given the descriptor whose end means: the supervisor is gone
+    is_helper: bool = False
 
 
 @dataclass(slots=True)
@@ -250,37 +253,43 @@ class Supervisor:
 
     def _ended(self, child: _Child, status: int) -> None:
         now = time.monotonic()
-        child.failures = 0 if now - child.started > STEADY_S else child.failures + 1
+        code = os.waitstatus_to_exitcode(status)
+        child.failures = 0 if code == 0 or now - child.started > STEADY_S else child.failures + 1
         child.due = now + BACKOFF_S[min(child.failures, len(BACKOFF_S)) - 1 if child.failures else 0]
         child.pid, child.stopped_since = 0, None
         self._on_death(child.role.slot)
-        _log.error(
-            "role ended", role=child.role.name, status=os.waitstatus_to_exitcode(status), again_in=child.due - now
-        )
+        tell = _log.info if code == 0 else _log.error
+        tell("role ended", role=child.role.name, status=code, again_in=child.due - now)
 
-    def _signal(self, number: int) -> None:
+    def _signal(self, number: int, helpers: tuple[bool, ...] = (False, True)) -> None:
         for child in self._children:
-            if child.pid:
+            if child.pid and child.role.is_helper in helpers:
                 os.kill(child.pid, number)
 
     def _stop(self) -> int:
-        """SIGTERM to all, and SIGKILL to those that do not end in time."""
-        self._signal(signal.SIGTERM)
+        """SIGTERM to all, helpers last, and SIGKILL to those that do not end in time."""
         deadline = time.monotonic() + DRAIN_S
-        while any(child.pid for child in self._children):
-            left = deadline - time.monotonic()
-            if left <= 0:
-                self._signal(signal.SIGKILL)
-                left = 1.0
-            signal.sigtimedwait(_SIGNALS, min(left, TICK_S))
-            while True:
-                try:
-                    pid, _ = os.waitpid(-1, os.WNOHANG)
-                except ChildProcessError:
-                    return 0
-                if pid == 0:
-                    break
-                for child in self._children:
-                    if child.pid == pid:
-                        child.pid = 0
+        for is_helper in (False, True):
+            self._signal(signal.SIGTERM, (is_helper,))
+            while any(child.pid for child in self._children if child.role.is_helper is is_helper):
+                left = deadline - time.monotonic()
+                if left <= 0:
+                    self._signal(signal.SIGKILL)
+                    left = 1.0
+                signal.sigtimedwait(_SIGNALS, min(left, TICK_S))
+                self._forget_ended()
         return 0
+
+    def _forget_ended(self) -> None:
+        while True:
+            try:
+                pid, _ = os.waitpid(-1, os.WNOHANG)
+            except ChildProcessError:
+                pid = 0
+                for child in self._children:
+                    child.pid = 0
+            if pid == 0:
+                return
+            for child in self._children:
+                if child.pid == pid:
+                    child.pid = 0

@@ -6,11 +6,21 @@ from pathlib import Path
 from pydantic import BaseModel
 
 from gateway.config import Checks, Config, LocalDomain, RelayDomain, Route
-from gateway.policy.catalogue import FACTS, FUNCTIONS
+from gateway.content.attachment import TRAITS
+from gateway.content.types import TYPES
+from gateway.message.mime import FAULTS
+from gateway.policy.catalogue import ATTACHMENT, FACTS, FUNCTIONS
 from gateway.policy.purefunctions import PURE
 from gateway.telemetry.metrics import Metrics
 
 DOCS = Path(__file__).resolve().parents[1] / "docs"
+FIRST = r"^\| `([^`]+)`"
+
+
+def policy_page() -> tuple[str, str]:
+    """Up to where it tells of the content of messages, and from there on."""
+    before, _, after = (DOCS / "policy.md").read_text(encoding="utf-8").partition("## What is in a message")
+    return before, after
 
 
 def first_column(page: str) -> set[str]:
@@ -41,8 +51,13 @@ def test_every_configuration_key_is_documented_and_none_else() -> None:
 
 def test_every_fact_is_documented_and_none_else() -> None:
     functions = {*(f'{name}("…")' for name in FUNCTIONS), *(f"{name}(…)" for name in PURE)}
-    text = (DOCS / "policy.md").read_text(encoding="utf-8").partition("## The shipped policy")[0]
-    assert set(re.findall(r"^\| `([^`]+)`", text, re.MULTILINE)) == {*FACTS, *functions}
+    assert set(re.findall(FIRST, policy_page()[0], re.MULTILINE)) == {*FACTS, *functions}
+
+
+def test_every_word_about_content_is_documented_and_none_else() -> None:
+    text = policy_page()[1].partition("## The shipped policy")[0]
+    assert set(re.findall(FIRST, text, re.MULTILINE)) == {*(f"a.{name}" for name in ATTACHMENT), *TRAITS, *FAULTS}
+    assert all(f"`{word}`" in text for word in TYPES)
 
 
 def test_every_metric_is_documented_and_none_else(tmp_path: Path) -> None:

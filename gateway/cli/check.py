@@ -10,7 +10,7 @@ from gateway.cli.context import NO, config_option, guarded
 from gateway.config import Config, load_config
 from gateway.core.errors import ConfigError
 from gateway.net.tls import TlsSettings, check_pair
-from gateway.policy_folder import applied_policy, shadow_policy
+from gateway.policy_folder import applied_policy, engines_of, shadow_policy, signatures_of
 from gateway.published.inspection import ERROR, WARNING, Finding
 
 EXPIRY_WARNING_DAYS = 21
@@ -39,6 +39,8 @@ def look_over(path: Path, config: Config) -> list[Finding]:
     try:
         found += [_warning("policy", text) for text in applied_policy(config).warnings]
         shadow = shadow_policy(config)
+        if engines_of(config, signatures_of(config)) == ["none"]:
+            found.append(_warning("antivirus", "no engine runs: neither rules for yara nor a clamd are set up"))
         found += [] if shadow is None else [_warning("policy", text) for text in shadow.warnings]
     except ConfigError as error:
         found.append(Finding(ERROR, "policy", str(error)))

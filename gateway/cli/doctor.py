@@ -1,10 +1,13 @@
 """`doctor`: check, and the world outside: DNS, lists that may have this host, the way out, clock and disk."""
 
 import asyncio
+import time
+from io import BytesIO
 from pathlib import Path
 
 import click
 
+from gateway.checks.clamd import ClamdError, connection, parse_clamd, scan
 from gateway.checks.dnsbl import ADDRESS_POINTS, reversed_ip
 from gateway.checks.zones import Zones
 from gateway.cli.check import look_over
@@ -18,6 +21,7 @@ from gateway.published.inspection import ERROR, WARNING, Finding, addresses_of
 from gateway.published.outside import clock, disk, way_out
 from gateway.telemetry import log
 
+CLAMD_S = 20.0
 TRIED = "gmail.com"  # whose mail hosts always answer
 
 
@@ -51,9 +55,27 @@ def _zones(config: Config) -> list[str]:
     return sorted({arguments_of(key)[0] for key in facts if key.startswith("dnsbl(")})
 
 
+def _clamd(text: str, size: int) -> list[Finding]:
+    """Does it answer, and does it take messages as large as ours may be?"""
+    address = parse_clamd(text)
+    try:
+        with connection(address, time.monotonic() + CLAMD_S) as clamd:
+            clamd.ping()
+        verdict = scan(address, BytesIO(bytes(size)), time.monotonic() + CLAMD_S)
+    except (ClamdError, OSError) as error:
+        advice = "start it, or take it out of checks.antivirus.clamd: mail is deferred meanwhile"
+        return [Finding(ERROR, "antivirus", f"{text} does not answer: {error}", advice)]
+    if verdict.is_partial:
+        advice = "raise StreamMaxLength in clamd.conf to limits.size: such mail is kept in quarantine meanwhile"
+        return [Finding(ERROR, "antivirus", f"{text} does not take messages of {size} octets", advice)]
+    return []
+
+
 async def _outside(config: Config, try_domain: str, zones: list[str]) -> list[Finding]:
     resolver = asking_resolver(config)
     found = clock() + disk(config.data, config.limits.free_space)
+    for text in config.checks.antivirus.clamd:
+        found += await asyncio.to_thread(_clamd, text, config.limits.size)
     if "default" not in config.routes:
         found += await way_out(try_domain, config.delivery.port, resolver)
     host = host_of(config)

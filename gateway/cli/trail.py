@@ -4,6 +4,7 @@ import json
 from collections.abc import Iterator
 
 from gateway.cli.context import printable
+from gateway.content.attachment import Attachment
 from gateway.core.verdict import Decision, Matched
 from gateway.policy.rehearsal import Rehearsal
 from gateway.policy.rules import Policy
@@ -43,4 +44,4 @@ def _gave(decision: Decision) -> Iterator[str]:
 def _shown(value: object) -> str:
     if value is UNKNOWN:
         return "unknown"
-    return printable(json.dumps(value, ensure_ascii=False))
+    return printable(json.dumps(value, ensure_ascii=False, default=Attachment.told))

@@ -100,10 +100,10 @@ def _decode_word(match: re.Match[str]) -> str:
         return match[0]
     if isinstance(octets, str):
         return octets
-    return _guess(octets) if charset is None else _decode(octets, charset)
+    return _guess(octets) if charset is None else decode_octets(octets, charset)
 
 
-def _decode(octets: bytes, charset: str) -> str:
+def decode_octets(octets: bytes, charset: str) -> str:
     # Python knows "charsets" that decompress or decode base64; only real ones get in.
     if not _SAFE_CHARSETS.fullmatch(charset):
         return _guess(octets)

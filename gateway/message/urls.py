@@ -5,7 +5,6 @@ the body is looked through as it is, and so is all that stands behind a base64 o
 many costs a look-up; one too few lets somebody hide. Each octet is looked at a bounded number of times.
 """
 
-import binascii
 import html
 import re
 import unicodedata
@@ -13,20 +12,12 @@ from collections.abc import Iterator
 from urllib.parse import unquote
 
 from gateway.core.address import parse_domain
+from gateway.message.loose import encoded_sections
 
 MAX_SCANNED = 1024 * 1024  # octets of a message that are looked at
 MAX_URLS = 200
 MAX_URL = 512  # characters that are kept of one
-MAX_ENCODED = 200  # encoded parts that are looked into
 
-_ENCODING = re.compile(
-    rb"^content-transfer-encoding[ \t]*:(?:[ \t\r\n]|\([^()\r\n]{0,200}\)){0,100}(base64|quoted-printable)\b",
-    re.IGNORECASE | re.MULTILINE,
-)
-_BLANK_LINE = re.compile(rb"\r?\n[ \t]*\r?\n")
-_DASHED_LINE = re.compile(rb"^--.*$", re.MULTILINE)
-_NOT_BASE64 = re.compile(rb"[^A-Za-z0-9+/=]+")
-_SOFT_BREAK = re.compile(rb"=[ \t]*\r?\n")
 _ENTITY = re.compile(r"&(?:#[0-9]{1,7}|#[xX][0-9a-fA-F]{1,6}|[A-Za-z][A-Za-z0-9]{1,30});?")
 _START = r"(?<![A-Za-z0-9])(?:https?|ftp):[/\\]{0,8}|(?<![\w.])www\.|(?<=[\"'(=])(?:[/\\]{2,8})"
 _URL = re.compile(rf"(?:{_START})[^\s<>\"'\x00-\x20\x7f]{{1,8000}}", re.IGNORECASE)
@@ -79,29 +70,8 @@ def host_of(url: str) -> str | None:
 def _texts(octets: bytes) -> Iterator[str]:
     """The message as it is, and each encoded part of it decoded."""
     yield octets.decode("utf-8", "replace")
-    fields = []
-    for match in _ENCODING.finditer(octets):
-        fields.append(match)
-        if len(fields) >= MAX_ENCODED:
-            break
-    starts = [*(match.start() for match in fields), len(octets)]
-    for match, end in zip(fields, starts[1:], strict=True):
-        blank = _BLANK_LINE.search(octets, match.end(), end)
-        if blank is None:
-            continue
-        body = octets[blank.end() : end]
-        decoded = _from_base64(body) if match[1].lower() == b"base64" else binascii.a2b_qp(_SOFT_BREAK.sub(b"", body))
+    for decoded in encoded_sections(octets):
         yield decoded.replace(b"\0", b"").decode("utf-8", "replace")  # NUL: UTF-16, as far as links go
-
-
-def _from_base64(body: bytes) -> bytes:
-    """Each run between paddings for itself; what is cut short keeps what it has."""
-    letters = _NOT_BASE64.sub(b"", _DASHED_LINE.sub(b"", body))
-    out = []
-    for run in letters.split(b"="):
-        whole = run[: len(run) - 1] if len(run) % 4 == 1 else run
-        out.append(binascii.a2b_base64(whole + b"=" * (-len(whole) % 4)))
-    return b"".join(out)
 
 
 def _links(text: str) -> Iterator[str]:

@@ -13,13 +13,16 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from ipaddress import ip_address
 from pathlib import Path
+from typing import Any
 
 import yaml
 
+from gateway.content.attachment import Attachment
+from gateway.content.inspection import named_attachment
 from gateway.core.address import parse_domain, parse_mailbox, path_or_null
 from gateway.core.errors import ConfigError
 from gateway.core.verdict import DISPOSING, REFUSING, Action, Matched, Stage
-from gateway.policy.catalogue import FACTS, stages_of
+from gateway.policy.catalogue import ATTACHMENT, FACTS, stages_of
 from gateway.policy.context import later
 from gateway.policy.expression import compile_number, key_of_call
 from gateway.policy.lists import network_set
@@ -234,11 +237,26 @@ class _Loader:
 
     def _value(self, node: yaml.Node, key: str, kind: Kind) -> Found:
         if isinstance(node, yaml.SequenceNode):
+            if kind is Kind.RECORDS:
+                return tuple(self._attachment(each) for each in node.value)
             if kind is not Kind.LIST:
                 raise ValueError(f"{kind} is wanted here, this is a list")
-            return tuple(self.file.texts(node))
+            return tuple(_known_word(key, text) for text in self.file.texts(node))
         text = self.file.text(node)
         return None if text is None else value_of(key, kind, text)
+
+    def _attachment(self, node: yaml.Node) -> Attachment:
+        """One as people write it: what follows from its name is worked out."""
+        entries = self.file.mapping(node, tuple(ATTACHMENT))
+        found: dict[str, Any] = {}
+        for name, value in entries.items():
+            field = ATTACHMENT[name]
+            if field.kind is Kind.LIST:
+                found[name] = tuple(_of_words(field.words, text) for text in self.file.texts(value))
+            elif (text := self.file.text(value)) is not None:
+                given_value = value_of("", field.kind, text)
+                found[name] = _of_words(field.words, given_value) if isinstance(given_value, str) else given_value
+        return named_attachment(**found)
 
     def _message(self, node: yaml.Node) -> bytes | None:
         """A file beside the tests, or the message itself where the text has lines."""
@@ -318,8 +336,20 @@ def given(key: str, text: str) -> tuple[str, Found]:
     """One fact as people write it, a list with commas: its key and value. Raises ValueError."""
     kind, key = _kind_of(key)
     if kind is Kind.LIST and text != "unknown":
-        return key, tuple(part.strip() for part in text.split(",") if part.strip())
+        return key, tuple(_known_word(key, part.strip()) for part in text.split(",") if part.strip())
     return key, value_of(key, kind, text)
+
+
+def _known_word(key: str, text: str) -> str:
+    fact = FACTS.get(key)
+    return text if fact is None else _of_words(fact.words, text)
+
+
+def _of_words(words: tuple[str, ...], text: str) -> str:
+    """Raises ValueError for a word that there is not."""
+    if words and text not in words:
+        raise ValueError(f"one of {', '.join(words)} is wanted here{suggestion(text, words)}")
+    return text
 
 
 def value_of(key: str, kind: Kind, text: str) -> Found:
@@ -328,9 +358,7 @@ def value_of(key: str, kind: Kind, text: str) -> Found:
         case "unknown", _:
             return UNKNOWN
         case _, Kind.TEXT if (fact := FACTS.get(key)) is not None and fact.words:
-            if text not in fact.words:
-                raise ValueError(f"one of {', '.join(fact.words)} is wanted here{suggestion(text, fact.words)}")
-            return text
+            return _of_words(fact.words, text)
         case "none", Kind.TEXT | Kind.NUMBER:
             return None
         case "true" | "false", Kind.BOOL:

@@ -7,11 +7,15 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
 
+from gateway.content.attachment import TRAITS
+from gateway.content.types import TYPES
 from gateway.core.address import Mailbox, parse_domain, parse_mailbox
 from gateway.core.verdict import Stage
 from gateway.message.blob import INLINE_LIMIT
 from gateway.message.header import address_of, mailboxes
+from gateway.message.mime import FAULTS
 from gateway.message.urls import MAX_SCANNED, urls_of
+from gateway.policy.comparison import RecordField
 from gateway.policy.context import ORDER, STAGES, Context
 from gateway.policy.listanswers import RHSBL_HOMES, check_list, check_rhsbl
 from gateway.policy.rates import HOMES, check_rate
@@ -37,7 +41,8 @@ class Fact:
     provider: str = ""
     neutral: Value = None
     is_live: bool = False  # rules change it on the way
-    words: tuple[str, ...] = ()  # all texts that it can be, where they are few
+    words: tuple[str, ...] = ()  # all texts that it, or an element of it, can be, where they are few
+    fields: Mapping[str, RecordField] = field(default_factory=dict)  # of the records of a RECORDS
 
 
 @dataclass(frozen=True, slots=True)
@@ -265,7 +270,6 @@ def _facts() -> dict[str, Fact]:
         ("message.hops", number, message, lambda c: c.header.count("Received"), "Received fields"),
         ("message.is_bulk", boolean, message, _is_bulk, "Precedence bulk or list, or a List-Id"),
         ("message.is_auto_submitted", boolean, message, _is_auto_submitted, "RFC 3834, not by a person"),
-        ("message.malformed", boolean, message, lambda c: c.header.is_malformed, "header lines that are no fields"),
     ]  # fmt: skip
     found = {name: Fact(name, kind, stage, read, description) for name, kind, stage, read, description in table}
     for fact in (
@@ -324,6 +328,28 @@ def _facts() -> dict[str, Fact]:
             SCAN, "urls", neutral=(),
         ),
         Fact(
+            "message.malformed", boolean, message, lambda c: True if c.header.is_malformed else PENDING,
+            "header lines that are no fields, or parts that mail programs read differently",
+            SCAN, "content", neutral=False,
+        ),
+        Fact(
+            "message.faults", Kind.LIST, message, None, "what is odd about its structure, in words",
+            SCAN, "content", neutral=(), words=FAULTS,
+        ),
+        Fact(
+            "attachments", Kind.RECORDS, message, None, "files in it, for `any(a.is_encrypted for a in attachments)`",
+            SCAN, "content", neutral=(), fields=ATTACHMENT,
+        ),
+        Fact(
+            "virus.found", boolean, message, None, "an engine knows something in it", SCAN, "antivirus", neutral=False,
+        ),
+        Fact("virus.name", text, message, None, "what the engine calls it, or none", SCAN, "antivirus"),
+        Fact("virus.scanner", text, message, None, "which engine found it: clamd or yara, or none", SCAN, "antivirus"),
+        Fact(
+            "virus.partial", boolean, message, None, "an engine's limits kept it from looking at all of it",
+            SCAN, "antivirus", neutral=False,
+        ),
+        Fact(
             "greylist.state", text, recipient, None, "new, waiting or passed, by network and sender domain",
             STATE, "greylist", "passed",
         ),
@@ -331,7 +357,7 @@ def _facts() -> dict[str, Fact]:
         Fact("marks", Kind.LIST, connect, lambda c: c.marks, "names that rules have given so far", is_live=True),
     ):  # fmt: skip
         found[fact.name] = fact
-    return {name: replace(fact, words=_WORDS.get(name, ())) for name, fact in found.items()}
+    return {name: replace(fact, words=_WORDS.get(name, fact.words)) for name, fact in found.items()}
 
 
 _WORDS = {
@@ -345,6 +371,20 @@ _WORDS = {
     "greylist.state": ("new", "waiting", "passed"),
 }
 
+ATTACHMENT = {
+    "name": RecordField(Kind.TEXT, (), "as shown, or empty"),
+    "extension": RecordField(Kind.TEXT, (), "in lower case, without a dot; of several names the one that can be run"),
+    "media_type": RecordField(Kind.TEXT, (), "declared"),
+    "true_type": RecordField(Kind.TEXT, TYPES, "by its content"),
+    "size": RecordField(Kind.NUMBER, (), "octets, decoded"),
+    "is_encrypted": RecordField(Kind.BOOL, (), "it, or something in it, is under a password"),
+    "has_macros": RecordField(Kind.BOOL, (), "it, or something in it, has Office macros"),
+    "depth": RecordField(Kind.NUMBER, (), "how many multiparts and messages it is in"),
+    "members": RecordField(Kind.LIST, (), "names of the files in it, however deep"),
+    "extensions": RecordField(Kind.LIST, (), "of all its names and of all that is in it"),
+    "types": RecordField(Kind.LIST, TYPES, "its true type, and those of all that is in it"),
+    "traits": RecordField(Kind.LIST, TRAITS, "what it shows, in words"),
+}
 
 FACTS = _facts()
 FUNCTIONS = {

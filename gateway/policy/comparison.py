@@ -2,8 +2,8 @@
 
 import ast
 import operator
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 from gateway.policy.lists import Entries, NamedList, build
@@ -20,7 +20,15 @@ class Node:
     constant: object = ...  # the value of a literal
     literals: tuple[object, ...] | None = None  # the elements of a list of literals
     entries: NamedList | None = None  # a @list
-    words: tuple[str, ...] = ()  # all texts that it can be, where they are few
+    words: tuple[str, ...] = ()  # all texts that it, or an element of it, can be, where they are few
+    fields: Mapping[str, "RecordField"] = field(default_factory=dict)  # of the records of a RECORDS
+
+
+@dataclass(frozen=True, slots=True)
+class RecordField:
+    kind: Kind
+    words: tuple[str, ...] = ()
+    description: str = ""
 
 
 _ORDER: dict[type[ast.cmpop], Callable[[Any, Any], bool]] = {
@@ -95,7 +103,7 @@ def _ordering(
 
 def _check_alike(source: Source, left: Node, right: Node, expr: ast.expr) -> None:
     kinds = {left.kind, right.kind}
-    if Kind.LIST in kinds:
+    if Kind.LIST in kinds or Kind.RECORDS in kinds:
         raise source.error(expr, "compare with a list by `in`")
     if Kind.NONE in kinds or len(kinds) == 1 or kinds == {Kind.IP, Kind.TEXT}:
         return
@@ -133,6 +141,7 @@ def _membership(source: Source, left: Node, right: Node, left_expr: ast.expr, ri
 
         return lifted(contains, left.run, right.run)
     if left.kind is Kind.TEXT and right.kind is Kind.LIST:
+        _check_word(source, right.words, left.constant, left_expr)
         return lifted(lambda element, elements: element in elements, left.run, right.run)
     raise source.error(right_expr, f"`in` wants a list or a text on its right, this is {right.kind}")
 

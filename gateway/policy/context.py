@@ -114,7 +114,7 @@ class Context:
     seen: dict[str, Found] = field(default_factory=dict)
     pending: list[Need] = field(default_factory=list)
     unknown: list[str] = field(default_factory=list)  # keys that the answer hangs on and that could not be learnt
-    variables: dict[str, str] = field(default_factory=dict)  # of any() and all()
+    variables: dict[str, Any] = field(default_factory=dict)  # of any() and all(): texts and records
     given: Mapping[str, Found] | None = None  # facts as a test or a record has them, before any other source
 
     def anew(self, **changes: Any) -> "Context":

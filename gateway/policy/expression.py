@@ -147,7 +147,7 @@ class _Compiler:
         self.available = lists
         self.facts: dict[str, None] = {}
         self.lists: dict[str, None] = {}
-        self.variables: list[str] = []
+        self.variables: dict[str, Node] = {}  # of any() and all(): what an element is
 
     def whole(self, compile_part: Callable[[ast.expr, int], T]) -> T:
         try:
@@ -191,7 +191,8 @@ class _Compiler:
         is_plain_literal = found.constant is not ... and found.kind is not Kind.BOOL
         is_written_list = found.kind is Kind.LIST and (found.literals is not None or found.entries is not None)
         is_sum = isinstance(node, ast.BinOp) or (isinstance(node, ast.UnaryOp) and isinstance(node.op, ast.USub))
-        if is_written_list or is_plain_literal or found.kind is Kind.IP or is_sum or found.words:
+        is_never_empty = found.kind is Kind.IP or (found.kind is Kind.TEXT and bool(found.words))
+        if is_written_list or is_plain_literal or is_never_empty or is_sum:
             raise self.source.error(node, "this is always true or always false here; compare it with something")
         return found.run if found.kind is Kind.BOOL else lifted_one(bool, found.run)
 
@@ -234,8 +235,9 @@ class _Compiler:
             raise self.source.error(node, "this is not part of the language")
         if name.startswith(LIST_MARK):
             return self._list_name(node, name[len(LIST_MARK) :])
-        if name in self.variables:
-            return Node(Kind.TEXT, lambda context: context.variables[name])
+        variable, _, field = name.partition(".")
+        if variable in self.variables:
+            return self._element(node, variable, field)
         if name in _NAMES:
             return literal(_NAMES[name])
         if name in CONSTANTS:
@@ -246,7 +248,21 @@ class _Compiler:
             raise self.source.error(node, f"unknown fact `{name}`{suggestion(name, known)}")
         self._check_stage(node, "fact", fact)
         self.facts[name] = None
-        return Node(fact.kind, fact_reader(fact), words=fact.words)
+        return Node(fact.kind, fact_reader(fact), words=fact.words, fields=fact.fields)
+
+    def _element(self, node: ast.expr, variable: str, field: str) -> Node:
+        """A variable of any() or all(): a text, or a field of a record."""
+        element = self.variables[variable]
+        if not element.fields:
+            if field:
+                raise self.source.error(node, f"`{variable}` is a text and has no fields")
+            return Node(Kind.TEXT, lambda context: context.variables[variable], words=element.words)
+        if not field:
+            raise self.source.error(node, f"`{variable}` has fields: {', '.join(element.fields)}")
+        found = element.fields.get(field)
+        if found is None:
+            raise self.source.error(node, f"no field `{field}`{suggestion(field, element.fields)}")
+        return Node(found.kind, lambda context: getattr(context.variables[variable], field), words=found.words)
 
     def _check_stage(self, node: ast.expr, what: str, fact: Fact | Function) -> None:
         if not is_known_at(fact, self.stage):
@@ -337,13 +353,14 @@ class _Compiler:
             case _:
                 raise self.source.error(node, f"write {name}(CONDITION for x in FACT)")
         elements = self.visit(source, depth + 1)
-        if elements.kind is not Kind.LIST or elements.entries is not None or elements.literals is not None:
+        is_written = elements.entries is not None or elements.literals is not None
+        if elements.kind not in (Kind.LIST, Kind.RECORDS) or is_written:
             raise self.source.error(source, f"`{name}` wants a fact that is a list")
         if variable in self.variables or variable in FACTS or variable in CONSTANTS or variable in _NAMES:
             raise self.source.error(node, f"`{variable}` has a meaning already; take another letter")
-        self.variables.append(variable)
+        self.variables[variable] = elements
         part = self.truth(test, depth + 1)
-        self.variables.pop()
+        del self.variables[variable]
         return Node(Kind.BOOL, _over(name == "any", elements.run, variable, part))
 
 

@@ -88,5 +88,5 @@ PURE = {
     "starts_with": PureFunction(Kind.BOOL, (_TEXTS, _TEXTS), _starts_with, "a text and a literal text", "its start"),
     "ends_with": PureFunction(Kind.BOOL, (_TEXTS, _TEXTS), _ends_with, "a text and a literal text", "its end"),
     "lower": PureFunction(Kind.TEXT, (_TEXTS,), _lower, "a text", "in lower case"),
-    "count": PureFunction(Kind.NUMBER, (frozenset({Kind.LIST}),), _count, "a list", "how many elements"),
+    "count": PureFunction(Kind.NUMBER, (frozenset({Kind.LIST, Kind.RECORDS}),), _count, "a list", "how many elements"),
 }

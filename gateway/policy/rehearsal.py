@@ -6,6 +6,7 @@ Tests, explain and replay are all rehearsals: the stages in order, as the driver
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
+from gateway.content.inspection import Findings, inspect
 from gateway.core.address import Domain, Mailbox, covering, parse_mailbox, path_or_null
 from gateway.core.transaction import Session, Tls
 from gateway.core.verdict import DISPOSING, Action, Decision, Matched, Stage
@@ -55,6 +56,26 @@ class Surroundings:
         return str(mailbox).lower() == user.lower()
 
 
+def _from_message(message: bytes | None) -> Callable[[Need], Found]:
+    """What is in a sample is looked at once, when a rule asks."""
+    found: list[Findings] = []
+
+    def fetch(need: Need) -> Found:
+        if message is None or need.provider != "content":
+            return neutral(need)
+        if not found:
+            found.append(inspect(message))
+        match need.name:
+            case "attachments":
+                return found[0].attachments
+            case "message.faults":
+                return found[0].faults
+            case _:
+                return found[0].is_ambiguous
+
+    return fetch
+
+
 @dataclass(frozen=True, slots=True)
 class Rehearsal:
     """decisions: one a stage that was run, a refusal last; action, rule: what it comes to for the mail."""
@@ -84,15 +105,18 @@ def rehearse(
     last: Stage,
     *,
     message: bytes | None = None,
-    fetch: Callable[[Need], Found] = neutral,
+    fetch: Callable[[Need], Found] | None = None,
     at: Callable[[Stage], Mapping[str, Found]] | None = None,
     full: bool = False,
 ) -> Rehearsal:
-    """Stages up to `last`. given: facts by key; at: those of a stage, where they differ; message: a whole one."""
+    """Stages up to `last`. given: facts by key; at: those of a stage, where they differ; message: a whole one; fetch:
+    without it a fact is neutral, but for those that the message itself shows.
+    """
+    fetch = fetch or _from_message(message)
     layers = new_layers()
     score, marks = given.get("score"), given.get("marks")
     layers[0].score = score if isinstance(score, int | float) else 0.0
-    layers[0].marks = marks if isinstance(marks, tuple) else ()
+    layers[0].marks = tuple(mark for mark in marks if isinstance(mark, str)) if isinstance(marks, tuple) else ()
     context = rehearsed_context(given, around, message, layers)
     decisions: list[Decision] = []
     disposed: Decision | None = None

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from gateway.content.attachment import attachment_of
 from gateway.core.verdict import REFUSING, Action, Guard, Stage
 from gateway.policy.catalogue import DERIVED, FACTS, is_varying, of_recipient
 from gateway.policy.context import ORDER, STAGES, Context, Need, later
@@ -185,6 +186,8 @@ def _value(value: object) -> Found:
     match value:
         case {"unknown": True}:
             return UNKNOWN
+        case [dict(), *_]:
+            return tuple(attachment_of(each) for each in value if isinstance(each, dict))
         case list():
             return tuple(str(each) for each in value)
         case bool() | int() | float() | str() | None:

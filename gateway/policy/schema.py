@@ -2,7 +2,7 @@
 
 from gateway.core.verdict import DISPOSING, REFUSING, Action, Stage
 from gateway.policy import effects
-from gateway.policy.catalogue import FACTS
+from gateway.policy.catalogue import ATTACHMENT, FACTS
 from gateway.policy.rules import OnUnknown
 from gateway.policy.values import Kind
 
@@ -109,5 +109,9 @@ def _given(kind: Kind) -> dict[str, object]:
             return {"type": ["number", "string"]}
         case Kind.LIST:
             return {"anyOf": [{"type": "array", "items": _TEXT}, unknown]}
+        case Kind.RECORDS:
+            fields = {name: _given(field.kind) for name, field in ATTACHMENT.items()}
+            record = {"type": "object", "additionalProperties": False, "properties": fields}
+            return {"anyOf": [{"type": "array", "items": record}, unknown]}
         case _:
             return _TEXT

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 
+from gateway.content.attachment import Attachment
 from gateway.core.reply import MAX_LINE, Reply
 from gateway.policy.context import Context
 from gateway.policy.values import PENDING, UNKNOWN, Evaluate, Mark
@@ -34,7 +35,7 @@ def _shown(value: object) -> str:
     if value is UNKNOWN:
         return "unknown"
     if isinstance(value, tuple):
-        value = " ".join(value)
+        value = " ".join(each.name if isinstance(each, Attachment) else each for each in value)
     text = "none" if value is None else str(value)
     return "".join(char if " " <= char <= "~" else "?" for char in text)[:MAX_PLACE]
 

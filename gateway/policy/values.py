@@ -8,9 +8,13 @@ from collections.abc import Callable, Sequence
 from enum import Enum, StrEnum
 from typing import Any
 
+from gateway.content.attachment import Attachment
+
 
 class Kind(StrEnum):
-    """Types of the expression language. TEXT and NUMBER facts may also be none; elements of a LIST are texts."""
+    """Types of the expression language. TEXT and NUMBER facts may also be none; elements of a LIST are texts, those of
+    RECORDS have fields of their own.
+    """
 
     BOOL = "true or false"
     NUMBER = "number"
@@ -18,6 +22,7 @@ class Kind(StrEnum):
     IP = "address"
     NONE = "none"
     LIST = "list"
+    RECORDS = "list of records"
 
 
 class Mark(Enum):
@@ -28,7 +33,7 @@ class Mark(Enum):
 PENDING = Mark.PENDING
 UNKNOWN = Mark.UNKNOWN
 
-Value = bool | int | float | str | None | tuple[str, ...]
+Value = bool | int | float | str | None | tuple[str, ...] | tuple[Attachment, ...]
 Found = Value | Mark
 Evaluate = Callable[[Any], Any]  # from a Context to a Found
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from gateway.content.attachment import Attachment
 from gateway.storage.sqlite import connect, prepare
 from gateway.telemetry.recorder import Event
 
@@ -164,4 +165,8 @@ def _remove(connection: sqlite3.Connection, rows: list[int]) -> None:
 
 
 def _json(value: object) -> str:
-    return json.dumps(value, default=str, separators=(",", ":"))
+    return json.dumps(value, default=_plain, separators=(",", ":"))
+
+
+def _plain(value: object) -> object:
+    return value.told() if isinstance(value, Attachment) else str(value)

@@ -7,7 +7,7 @@ import pytest
 from gateway.core.verdict import Stage
 from gateway.policy.catalogue import FACTS, FUNCTIONS, is_known_at
 from gateway.policy.context import STAGES, Context
-from gateway.policy.values import Kind
+from gateway.policy.values import PENDING, Kind
 from tests.support.policies import OWN, STRANGER, USER, context
 
 MESSAGE = (
@@ -97,7 +97,7 @@ def at(session: object = STRANGER, **more: object) -> Context:
         ("message.is_auto_submitted", at(message=PLAIN), False),
         ("message.is_auto_submitted", at(message=b"X: y\r\n\r\n"), False),
         ("message.malformed", at(message=PLAIN), True),
-        ("message.malformed", at(message=MESSAGE), False),
+        ("message.malformed", at(message=MESSAGE), PENDING),  # its parts are yet to be looked at
     ],
 )
 def test_a_fact_has_this_value(name: str, where: Context, value: object) -> None:
@@ -106,7 +106,14 @@ def test_a_fact_has_this_value(name: str, where: Context, value: object) -> None
     assert type(found) is type(value)
 
 
-KINDS = {Kind.BOOL: bool, Kind.NUMBER: int | float, Kind.TEXT: str | None, Kind.IP: str, Kind.LIST: tuple}
+KINDS = {
+    Kind.BOOL: bool,
+    Kind.NUMBER: int | float,
+    Kind.TEXT: str | None,
+    Kind.IP: str,
+    Kind.LIST: tuple,
+    Kind.RECORDS: tuple,
+}
 
 
 @pytest.mark.parametrize("name", FACTS)
@@ -118,6 +125,8 @@ def test_every_fact_is_of_its_kind_in_full_and_in_empty_contexts(name: str, sess
     contexts = (at(session), at(session, sender="a@b.example", recipient="c@example.org", message=MESSAGE))
     assert fact.read is not None or fact.provider
     for value in [fact.neutral] if fact.read is None else [fact.read(where) for where in contexts]:
+        if value is PENDING and fact.provider:
+            continue
         assert isinstance(value, KINDS[fact.kind])
         assert fact.kind is Kind.BOOL or not isinstance(value, bool)
 

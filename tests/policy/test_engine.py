@@ -11,6 +11,7 @@ from gateway.core.verdict import Action, Matched, Stage, Step
 from gateway.policy.context import Context
 from gateway.policy.engine import decide
 from gateway.policy.loader import load_policy
+from gateway.policy.rehearsal import neutral
 from gateway.policy.rules import Policy
 from tests.support.policies import OWN, STRANGER, USER, context, policy_of
 
@@ -133,7 +134,7 @@ HEADER = b"From: a@b.example\r\n\r\nbody\r\n"
 def test_the_shipped_policy_decides_like_a_careful_postmaster(
     shipped: Policy, stage: Stage, where: Context, rule: str, code: int
 ) -> None:
-    verdict = decide(shipped, stage, where).verdict
+    verdict = decide(shipped, stage, where, neutral).verdict
     assert (verdict.rule, 0 if verdict.reply is None else verdict.reply.code) == (rule, code)
 
 

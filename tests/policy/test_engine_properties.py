@@ -519,7 +519,7 @@ MESSAGE_CONDITIONS = [
     "matches(message.subject, '(a+)+$')", "matches(header('From'), '\\\\x00')", "message.subject == 'x'",
     "message.from_domain in @doms", "message.from_address in @adrs", "message.subject in @wrds", "message.is_bulk",
     "lower(header('X')) == 'y'", "'x' in message.subject", "message.header_count > 5 and message.hops > 5",
-    "ends_with(message.from_address, '.example')", "message.is_auto_submitted or message.malformed",
+    "ends_with(message.from_address, '.example')", "message.is_auto_submitted",
 ]  # fmt: skip
 
 

@@ -29,6 +29,12 @@ LISTENERS = ("smtp", "submission", "submissions", "pop3", "pop3s")
 STRANGER = "127.0.0.9"  # a loopback address outside of what tests call trusted
 
 
+def shipped_content_policy() -> dict[str, str]:
+    """The message stage of the shipped policy with its lists and signatures; DNS of strangers is left alone."""
+    names = ("50-message.yaml", "lists/programs.words", "lists/trusted_sealers.domains", "yara/smarthost.yar")
+    return {name: (REPOSITORY / "policies" / name).read_text(encoding="utf-8") for name in names}
+
+
 class Gateway:
     """settings: TOML sections to add or replace: {"limits": {"size": "1MB"}}; `policies` replaces files by name;
     `files` are others, by their path in the folder.
@@ -62,6 +68,7 @@ class Gateway:
         # The shipped policy asks DNS of strangers, which is not what most tests are about.
         shutil.copytree(Path(__file__).parent / "plain_policies", folder / "policies", dirs_exist_ok=True)
         for name, text in (policies or {}).items():
+            (folder / "policies" / name).parent.mkdir(exist_ok=True)
             (folder / "policies" / name).write_text(text, encoding="utf-8")
         for name, text in (files or {}).items():
             (folder / name).parent.mkdir(exist_ok=True)
