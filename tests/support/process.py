@@ -23,6 +23,8 @@ T = TypeVar("T")
 
 LOOPBACK = "127.0.0.1"
 _FIRST_PORT, _LAST_PORT = 10_000, 32_000
+_SHARES = 4  # processes of one test run have ports of their own: between the choice and the bind nobody else may have it
+_SHARE = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw")) % _SHARES
 _SYSTEM_FOLDERS = ("/usr/sbin", "/sbin")
 
 _handed_out: set[int] = set()
@@ -59,7 +61,7 @@ class Finished:
 def free_port() -> int:
     """Return a port of the loopback address that is free for TCP and UDP and was not returned before."""
     for _ in range(1000):
-        port = _random.randint(_FIRST_PORT, _LAST_PORT)
+        port = _random.randrange(_FIRST_PORT + _SHARE, _LAST_PORT, _SHARES)
         if port not in _handed_out and _is_free(port):
             _handed_out.add(port)
             return port
