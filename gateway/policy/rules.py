@@ -26,7 +26,9 @@ class OnUnknown(StrEnum):
 
 STRICTNESS = tuple(OnUnknown)
 # What a check's failure means unless [checks.NAME] on_error or the rule says otherwise.
-ON_ERROR: Mapping[str, OnUnknown] = MappingProxyType({"antivirus": OnUnknown.DEFER, "recipients": OnUnknown.DEFER})
+ON_ERROR: Mapping[str, OnUnknown] = MappingProxyType(
+    dict.fromkeys(("antivirus", "content", "recipients"), OnUnknown.DEFER)
+)
 
 
 @dataclass(frozen=True, slots=True)

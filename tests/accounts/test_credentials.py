@@ -24,6 +24,14 @@ def test_a_hash_is_argon2id_with_19_mib_and_two_passes_and_salted() -> None:
         ("no hash", "secret", False),
         ("", "secret", False),
     ],
+    ids=[
+        "right",
+        "other case",
+        "empty",
+        "no account",
+        "no hash",
+        "empty hash",
+    ],  # of its own: the hash has a new salt each time
 )
 def test_verification(stored: str | None, password: str, is_right: bool) -> None:
     assert verify_password(stored, password) is is_right
