@@ -34,7 +34,7 @@ async def run_smtp(process: Process) -> None:
     intake_settings = IntakeSettings(
         config.gateway.hostname, config.queue.expire, config.forwarding.srs, config.forwarding.arc
     )
-    intake = Intake(queue, directory, intake_settings, SystemClock(), keys)
+    intake = Intake(queue, directory, intake_settings, SystemClock(), keys, spool.new)
 
     def wake_runner() -> None:
         with suppress(BlockingIOError, ConnectionError):

@@ -32,7 +32,7 @@ class Attachment:
     """name: as shown, "" for none; extension: in lower case, without a dot, that of the worse name if there are two;
     media_type: declared; true_type: by content, of types.TYPES; size: octets, decoded; depth: how many messages and
     multiparts it is in; members: names of the files in it, however deep; extensions, types: its own and those of all
-    that is in it; traits: of TRAITS.
+    that is in it; traits: of TRAITS; part: the number of the part that it is, or is in (RFC 3501 6.4.5).
     """
 
     name: str = ""
@@ -47,6 +47,7 @@ class Attachment:
     extensions: tuple[str, ...] = ()
     types: tuple[str, ...] = ()
     traits: tuple[str, ...] = ()
+    part: str = ""
 
     def told(self) -> dict[str, object]:
         """For records: what is not as by default."""

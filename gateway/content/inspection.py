@@ -123,7 +123,7 @@ class _Inspection:
         if is_text and part.disposition.word != "attachment":
             for name, file in uuencoded_files(content, MAX_UU_FILES) if b"\nend" in content else ():
                 self._scan(file)
-                self._attachment((name.decode("utf-8", "replace"),), file, "application/octet-stream", part.depth)
+                self._attachment((name.decode("utf-8", "replace"),), file, "application/octet-stream", part)
             # What a mail program saves or opens by its content rather than as the text it is called.
             if types.type_of(content) in ("text", "html", "empty", "email", "xml", "unknown"):
                 return
@@ -132,9 +132,9 @@ class _Inspection:
             self.faults.add("two_names")
         if any(char < " " for name in found for char in name):
             self.faults.add("control_in_name")
-        self._attachment(found, content, part.media_type, part.depth)
+        self._attachment(found, content, part.media_type, part)
 
-    def _attachment(self, found: tuple[str, ...], content: bytes, media_type: str, depth: int) -> None:
+    def _attachment(self, found: tuple[str, ...], content: bytes, media_type: str, part: Part) -> None:
         if len(self.attachments) >= MAX_ATTACHMENTS:
             self.faults.add("too_many_parts")
             return
@@ -150,11 +150,12 @@ class _Inspection:
                 len(content),
                 gathered.is_encrypted,
                 gathered.has_macros,
-                depth,
+                part.depth,
                 tuple(gathered.members[:MAX_MEMBERS_TOLD]),
                 tuple(gathered.extensions),
                 tuple(gathered.types),
                 tuple(sorted(gathered.traits)),
+                part.number,
             )
         )
 

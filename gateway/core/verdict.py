@@ -108,7 +108,17 @@ class RequireTls:
         return f"require_tls {self.protection}"
 
 
-Effect = AddHeader | TagSubject | Redirect | Bcc | ByRoute | RequireTls | Delay
+@dataclass(frozen=True, slots=True)
+class StripAttachments:
+    """parts: numbers of MIME parts with the names of the files that they are."""
+
+    parts: tuple[tuple[str, str], ...]
+
+    def __str__(self) -> str:
+        return f"strip_attachments {', '.join(name or 'unnamed' for _, name in self.parts)}"
+
+
+Effect = StripAttachments | AddHeader | TagSubject | Redirect | Bcc | ByRoute | RequireTls | Delay
 
 
 @dataclass(frozen=True, slots=True)

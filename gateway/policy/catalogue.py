@@ -9,16 +9,37 @@ from functools import lru_cache
 
 from gateway.content.attachment import TRAITS
 from gateway.content.types import TYPES
-from gateway.core.address import Mailbox, parse_domain, parse_mailbox
 from gateway.core.verdict import Stage
-from gateway.message.blob import INLINE_LIMIT
-from gateway.message.header import address_of, mailboxes
 from gateway.message.mime import FAULTS
-from gateway.message.urls import MAX_SCANNED, urls_of
 from gateway.policy.comparison import RecordField
 from gateway.policy.context import ORDER, STAGES, Context
 from gateway.policy.listanswers import RHSBL_HOMES, check_list, check_rhsbl
 from gateway.policy.rates import HOMES, check_rate
+from gateway.policy.readers import (
+    claims_us,
+    direction,
+    from_address,
+    from_domain,
+    from_is_local,
+    has_8bit,
+    is_auto_submitted,
+    is_bulk,
+    is_literal,
+    is_valid,
+    mailbox_of,
+    owns_author,
+    owns_sender,
+    recipient_domain,
+    recipient_exists,
+    recipient_is_local,
+    recipient_is_relayed,
+    sender_exists,
+    sender_is_local,
+    tls_cipher,
+    tls_version,
+    untagged,
+    urls,
+)
 from gateway.policy.values import PENDING, Found, Kind, Value
 
 # What a fact costs: nothing, a look at our own state, a look-up, asking the next hop, waiting for the client, a scan.
@@ -70,160 +91,6 @@ class Function:
         return self.homes.get(arguments[0], self.stage) if arguments else self.stage
 
 
-def _mailbox(context: Context) -> Mailbox | None:
-    return context.reverse_path.mailbox if context.reverse_path is not None else None
-
-
-def _is_literal(context: Context) -> bool:
-    return context.session.helo.startswith("[")
-
-
-def _is_valid(context: Context) -> bool:
-    try:
-        domain = parse_domain(context.session.helo)
-    except ValueError:
-        return False
-    return domain.is_literal or "." in domain.ascii
-
-
-def claims_us(context: Context) -> bool:
-    """HELO with our own name, or with a domain whose mail we store."""
-    name = context.session.helo.lower().rstrip(".")
-    if name == context.hostname.lower():
-        return True
-    try:
-        return context.directory.is_local(parse_domain(name))
-    except ValueError:
-        return False
-
-
-def _tls_version(context: Context) -> str | None:
-    return None if context.session.tls is None else context.session.tls.version
-
-
-def _tls_cipher(context: Context) -> str | None:
-    return None if context.session.tls is None else context.session.tls.cipher
-
-
-def _sender_is_local(context: Context) -> bool:
-    mailbox = _mailbox(context)
-    return mailbox is not None and context.directory.is_local(mailbox.domain)
-
-
-def _recipient_domain(context: Context) -> str:
-    return "" if context.recipient is None else context.recipient.domain.ascii
-
-
-def _untagged(context: Context) -> str:
-    return "" if context.recipient is None else context.directory.without_tag(context.recipient)
-
-
-def _from_is_local(context: Context) -> bool:
-    domain = _from_domain(context)
-    try:
-        return domain is not None and context.directory.is_local(parse_domain(domain))
-    except ValueError:
-        return False
-
-
-def _recipient_is_local(context: Context) -> bool:
-    return context.recipient is not None and context.directory.is_local(context.recipient.domain)
-
-
-def _recipient_is_relayed(context: Context) -> bool:
-    return context.recipient is not None and context.directory.is_relayed(context.recipient.domain)
-
-
-def _recipient_exists(context: Context) -> Found:
-    """Nothing is known of others' mailboxes, so they count as existing, unless their next hop is asked."""
-    if context.recipient is None:
-        return True
-    if context.directory.is_local(context.recipient.domain):
-        return context.directory.exists(context.recipient)
-    return PENDING if context.directory.is_probed(context.recipient.domain) else True
-
-
-def _sender_exists(context: Context) -> bool:
-    """Nothing is known of others' mailboxes, so they count as existing."""
-    mailbox = _mailbox(context)
-    return mailbox is None or not context.directory.is_local(mailbox.domain) or context.directory.exists(mailbox)
-
-
-def _owns_sender(context: Context) -> bool:
-    """Whoever signed in may send DSNs and the like with the null reverse-path."""
-    mailbox, user = _mailbox(context), context.session.user
-    return user is not None and (mailbox is None or context.directory.owns(user, mailbox))
-
-
-def owns_author(context: Context) -> bool:
-    """Nothing that one mail program may read otherwise than we do counts as the user's."""
-    user, header = context.session.user, context.header
-    field = header.first("From")
-    if user is None or field is None or header.count("From") > 1 or header.is_malformed:
-        return False
-    found = mailboxes(field.value)
-    return bool(found) and all(_is_owned(user, address, context) for address in found or ())
-
-
-def _is_owned(user: str, address: str, context: Context) -> bool:
-    try:
-        return context.directory.owns(user, parse_mailbox(address))
-    except ValueError:
-        return False
-
-
-def _urls(context: Context) -> Found:
-    """A small message is looked through at once."""
-    message = context.message
-    if message is None:
-        return ()
-    if message.urls is None:
-        if message.size > INLINE_LIMIT:
-            return PENDING
-        message.urls = urls_of(message.blob.head(MAX_SCANNED))
-    return message.urls
-
-
-def _has_8bit(context: Context) -> bool:
-    return context.message is not None and context.message.has_8bit
-
-
-def _direction(context: Context) -> str:
-    """inbound: from outside; internal: ours to ours; outbound: ours to others (of the recipients so far)."""
-    if not context.session.may_relay:
-        return "inbound"
-    if context.recipient is not None and context.directory.is_local(context.recipient.domain):
-        return "internal"
-    return "outbound"
-
-
-def _from_address(context: Context) -> str | None:
-    found = context.header.first("From")
-    return None if found is None else address_of(found.value)
-
-
-def _from_domain(context: Context) -> str | None:
-    address = _from_address(context)
-    if address is None:
-        return None
-    domain = address.rpartition("@")[2]
-    try:
-        return parse_domain(domain).ascii
-    except ValueError:
-        return domain
-
-
-def _is_bulk(context: Context) -> bool:
-    header = context.header
-    precedence = (header.text("Precedence") or "").lower()
-    return precedence in ("bulk", "list", "junk") or header.first("List-Id") is not None
-
-
-def _is_auto_submitted(context: Context) -> bool:
-    value = context.header.text("Auto-Submitted")
-    return value is not None and value.partition(";")[0].strip().lower() != "no"  # RFC 3834 5
-
-
 def _facts() -> dict[str, Fact]:
     connect, helo, sender, recipient, message = STAGES
     boolean, number, text, ip = Kind.BOOL, Kind.NUMBER, Kind.TEXT, Kind.IP
@@ -232,44 +99,44 @@ def _facts() -> dict[str, Fact]:
         ("client.port", number, connect, lambda c: c.session.client_port, "port of the client"),
         ("client.trusted", boolean, connect, lambda c: c.session.is_trusted, "in [networks] trusted: may relay"),
         ("session.listener", text, connect, lambda c: c.session.listener, "smtp, submission or submissions"),
-        ("session.direction", text, recipient, _direction, "inbound, outbound or internal"),
+        ("session.direction", text, recipient, direction, "inbound, outbound or internal"),
         ("session.errors", number, connect, lambda c: c.errors, "commands refused so far in this session"),
         ("session.transactions", number, connect, lambda c: c.transactions, "transactions begun in this session"),
         ("session.tls.active", boolean, connect, lambda c: c.session.tls is not None, "is the connection encrypted?"),
-        ("session.tls.version", text, connect, _tls_version, "TLSv1.3, or none"),
-        ("session.tls.cipher", text, connect, _tls_cipher, "cipher suite, or none"),
+        ("session.tls.version", text, connect, tls_version, "TLSv1.3, or none"),
+        ("session.tls.cipher", text, connect, tls_cipher, "cipher suite, or none"),
         ("auth.user", text, connect, lambda c: c.session.user, "who signed in, or none"),
         ("auth.method", text, connect, lambda c: c.session.auth_method or None, "PLAIN, LOGIN, or none"),
-        ("auth.owns_sender", boolean, sender, _owns_sender, "signed in, and the reverse-path is theirs or null"),
+        ("auth.owns_sender", boolean, sender, owns_sender, "signed in, and the reverse-path is theirs or null"),
         ("auth.owns_author", boolean, message, owns_author, "signed in, and all addresses of From are theirs"),
         ("helo.name", text, helo, lambda c: c.session.helo, "name given by HELO or EHLO"),
-        ("helo.is_literal", boolean, helo, _is_literal, "an address literal instead of a name?"),
-        ("helo.is_valid", boolean, helo, _is_valid, "a well-formed host name with a dot, or a valid literal"),
+        ("helo.is_literal", boolean, helo, is_literal, "an address literal instead of a name?"),
+        ("helo.is_valid", boolean, helo, is_valid, "a well-formed host name with a dot, or a valid literal"),
         ("helo.claims_us", boolean, helo, claims_us, "our own host name or a local domain"),
         ("helo.esmtp", boolean, helo, lambda c: c.session.is_esmtp, "EHLO rather than HELO"),
         ("sender.address", text, sender, lambda c: str(c.reverse_path or ""), "reverse-path, empty for the null one"),
-        ("sender.local", text, sender, lambda c: m.local_part if (m := _mailbox(c)) else "", "its local part"),
-        ("sender.domain", text, sender, lambda c: m.domain.ascii if (m := _mailbox(c)) else "", "its domain"),
-        ("sender.is_null", boolean, sender, lambda c: _mailbox(c) is None, "the null reverse-path of DSNs"),
-        ("sender.is_local", boolean, sender, _sender_is_local, "of a local domain"),
-        ("sender.exists", boolean, sender, _sender_exists, "false: of a local domain, without account or alias"),
+        ("sender.local", text, sender, lambda c: m.local_part if (m := mailbox_of(c)) else "", "its local part"),
+        ("sender.domain", text, sender, lambda c: m.domain.ascii if (m := mailbox_of(c)) else "", "its domain"),
+        ("sender.is_null", boolean, sender, lambda c: mailbox_of(c) is None, "the null reverse-path of DSNs"),
+        ("sender.is_local", boolean, sender, sender_is_local, "of a local domain"),
+        ("sender.exists", boolean, sender, sender_exists, "false: of a local domain, without account or alias"),
         ("recipient.address", text, recipient, lambda c: str(c.recipient or ""), "forward-path"),
-        ("recipient.untagged", text, recipient, _untagged, "the same in lower case, without a local user's tag"),
+        ("recipient.untagged", text, recipient, untagged, "the same in lower case, without a local user's tag"),
         ("recipient.local", text, recipient, lambda c: c.recipient.local_part if c.recipient else "", "its local part"),
-        ("recipient.domain", text, recipient, _recipient_domain, "its domain"),
-        ("recipient.is_local", boolean, recipient, _recipient_is_local, "stored here"),
-        ("recipient.is_relayed", boolean, recipient, _recipient_is_relayed, "of [relay_domains]"),
+        ("recipient.domain", text, recipient, recipient_domain, "its domain"),
+        ("recipient.is_local", boolean, recipient, recipient_is_local, "stored here"),
+        ("recipient.is_relayed", boolean, recipient, recipient_is_relayed, "of [relay_domains]"),
         ("recipients.count", number, recipient, lambda c: c.recipient_count, "recipients accepted so far"),
         ("message.size", number, message, lambda c: c.message.size if c.message else 0, "octets"),
-        ("message.has_8bit", boolean, message, _has_8bit, "octets over 127"),
+        ("message.has_8bit", boolean, message, has_8bit, "octets over 127"),
         ("message.subject", text, message, lambda c: c.header.text("Subject"), "decoded, or none"),
-        ("message.from_address", text, message, _from_address, "author's address, or none"),
-        ("message.from_domain", text, message, _from_domain, "author's domain, or none"),
-        ("message.from_is_local", boolean, message, _from_is_local, "author's domain is local"),
+        ("message.from_address", text, message, from_address, "author's address, or none"),
+        ("message.from_domain", text, message, from_domain, "author's domain, or none"),
+        ("message.from_is_local", boolean, message, from_is_local, "author's domain is local"),
         ("message.header_count", number, message, lambda c: len(c.header.fields), "fields in the header"),
         ("message.hops", number, message, lambda c: c.header.count("Received"), "Received fields"),
-        ("message.is_bulk", boolean, message, _is_bulk, "Precedence bulk or list, or a List-Id"),
-        ("message.is_auto_submitted", boolean, message, _is_auto_submitted, "RFC 3834, not by a person"),
+        ("message.is_bulk", boolean, message, is_bulk, "Precedence bulk or list, or a List-Id"),
+        ("message.is_auto_submitted", boolean, message, is_auto_submitted, "RFC 3834, not by a person"),
     ]  # fmt: skip
     found = {name: Fact(name, kind, stage, read, description) for name, kind, stage, read, description in table}
     for fact in (
@@ -319,12 +186,12 @@ def _facts() -> dict[str, Fact]:
             STATE, "seen", neutral=False,
         ),
         Fact(
-            "recipient.exists", boolean, recipient, _recipient_exists,
+            "recipient.exists", boolean, recipient, recipient_exists,
             "false: a local address without account or alias, or one that its next hop does not know",
             PROBE, "recipients", neutral=True,
         ),
         Fact(
-            "message.urls", Kind.LIST, message, _urls, "links in its texts, the first 200",
+            "message.urls", Kind.LIST, message, urls, "links in its texts, the first 200",
             SCAN, "urls", neutral=(),
         ),
         Fact(

@@ -4,8 +4,20 @@ import re
 from collections.abc import Callable, Collection
 
 from gateway.core.address import parse_mailbox
-from gateway.core.verdict import AddHeader, Bcc, ByRoute, Delay, Effect, Protection, Redirect, RequireTls, TagSubject
+from gateway.core.verdict import (
+    AddHeader,
+    Bcc,
+    ByRoute,
+    Delay,
+    Effect,
+    Protection,
+    Redirect,
+    RequireTls,
+    StripAttachments,
+    TagSubject,
+)
 from gateway.policy.context import Context
+from gateway.policy.expression import Choice
 from gateway.policy.rules import EffectTemplate
 from gateway.policy.syntax import suggestion
 from gateway.policy.template import Template
@@ -13,7 +25,18 @@ from gateway.policy.values import Mark
 
 MAX_DELAY_S = 30.0  # of one rule, and of all rules of a stage together
 MAX_HEADER_VALUE = 900  # characters, so that the line stays under 998
-KEYS = ("score", "mark", "add_header", "tag_subject", "redirect", "bcc", "route", "require_tls", "delay")
+KEYS = (
+    "score",
+    "mark",
+    "add_header",
+    "tag_subject",
+    "redirect",
+    "bcc",
+    "route",
+    "require_tls",
+    "delay",
+    "strip_attachments",
+)
 
 _FIELD_NAME = re.compile(r"[!-9;-~]{1,60}")
 # Fields that say where a message has been or who vouches for it are not a rule's to write.
@@ -27,14 +50,20 @@ MARK = re.compile(r"[A-Za-z][A-Za-z0-9_-]{0,39}")
 
 
 def effect(
-    key: str, text: str, template: Callable[[str, int], Template], routes: Collection[str] | None
+    key: str,
+    text: str,
+    template: Callable[[str, int], Template],
+    choice: Callable[[str], Choice],
+    routes: Collection[str] | None,
 ) -> EffectTemplate:
-    """template(text, offset): compiles a part of the value that begins at `offset`; routes: names that the
-    configuration has, None: not known. Raises ValueError.
+    """template(text, offset): compiles a part of the value that begins at `offset`; choice: compiles a condition over
+    attachments; routes: names that the configuration has, None: not known. Raises ValueError, ExpressionError.
     """
     match key:
         case "add_header":
             return _add_header(text, template)
+        case "strip_attachments":
+            return _strip(choice(text))
         case "tag_subject":
             if not text.isascii() or not text.isprintable() or len(text) > 60:
                 raise ValueError("a tag is up to 60 printable ASCII characters")
@@ -75,6 +104,16 @@ def _add_header(text: str, template: Callable[[str, int], Template]) -> EffectTe
         return filled if isinstance(filled, Mark) else AddHeader(name, filled[:MAX_HEADER_VALUE])
 
     return EffectTemplate("add_header", fill, compiled.names)
+
+
+def _strip(choice: Choice) -> EffectTemplate:
+    def fill(context: Context) -> Effect | Mark | None:
+        found = choice.chosen(context)
+        if isinstance(found, Mark):
+            return found
+        return StripAttachments(tuple((each.part, each.name) for each in found)) if found else None
+
+    return EffectTemplate("strip_attachments", fill, choice.facts, is_needed=True)
 
 
 def _seconds(text: str) -> float:

@@ -85,7 +85,8 @@ class _Run:
             trail.append(Step(rule.name, rule.action, Matched.WOULD if rule.is_monitor else Matched.YES))
             if rule.is_monitor:
                 continue
-            yield from self._apply(rule)
+            if (yield from self._apply(rule)):
+                postponed = postponed or rule
             if rule.action is not Action.NOTE:
                 return (yield from self._decided(rule, postponed))
         if postponed is None:
@@ -116,7 +117,8 @@ class _Run:
         found = declared(key)
         return self.policy.on_error.get(found.provider if found else "", OnUnknown.SKIP)
 
-    def _apply(self, rule: Rule) -> Generator[Need, Found, None]:
+    def _apply(self, rule: Rule) -> Generator[Need, Found, bool]:
+        """True: an effect that must not be left out hangs on a fact that could not be learnt."""
         if rule.score is not None:
             points = yield from self._learn(rule.score.value)
             if isinstance(points, int | float):
@@ -125,11 +127,15 @@ class _Run:
         if rule.marks:
             self.marks += rule.marks
             self.layer.marks += rule.marks
+        is_lacking = False
         for template in rule.effects:
-            effect: Effect | Mark = yield from self._learn(template.fill)
-            if not isinstance(effect, Mark):
+            effect: Effect | Mark | None = yield from self._learn(template.fill)
+            if isinstance(effect, Mark):
+                is_lacking |= template.is_needed
+            elif effect is not None:
                 self.effects.append(effect)
                 self.layer.effects += (effect,)
+        return is_lacking
 
     def _decided(self, rule: Rule, postponed: Rule | None) -> Judgement:
         if rule.action in REFUSING:

@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TypeVar
 
+from gateway.content.attachment import Attachment
 from gateway.core.verdict import Stage
 from gateway.policy.catalogue import CONSTANTS, FACTS, FUNCTIONS, Fact, Function, is_known_at
 from gateway.policy.comparison import Node, compare, is_number, literal
@@ -74,6 +75,41 @@ def compile_condition(text: str, stage: Stage, lists: Mapping[str, NamedList]) -
     run = compiler.whole(compiler.truth)
     constant = None if compiler.facts else bool(run(_NOWHERE))
     return Condition(text, run, tuple(compiler.facts), tuple(compiler.lists), constant)
+
+
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """Which attachments a condition over `a` is true for; an unknown condition counts as true, for it is about what
+    must not arrive.
+    """
+
+    chosen: Callable[[Context], tuple[Attachment, ...] | Mark]
+    facts: tuple[str, ...]
+
+
+def compile_choice(text: str, stage: Stage, lists: Mapping[str, NamedList]) -> Choice:
+    """A condition over `a`, an attachment. Raises ExpressionError."""
+    compiler = _Compiler(Source(text), stage, lists)
+    compiler.check_stage(compiler.source.tree, "fact", FACTS["attachments"])
+    compiler.variables["a"] = Node(Kind.RECORDS, lambda context: (), fields=FACTS["attachments"].fields)
+    test = compiler.whole(compiler.truth)
+    read = fact_reader(FACTS["attachments"])
+
+    def chosen(context: Context) -> tuple[Attachment, ...] | Mark:
+        found = read(context)
+        if found is PENDING or found is UNKNOWN:
+            return Mark(found)
+        kept: list[Attachment] = []
+        for attachment in found if isinstance(found, tuple) else ():
+            context.variables["a"] = attachment
+            value = test(context)
+            if value is PENDING:
+                return Mark.PENDING
+            if value and isinstance(attachment, Attachment):
+                kept.append(attachment)
+        return tuple(kept)
+
+    return Choice(chosen, tuple(dict.fromkeys(("attachments", *compiler.facts))))
 
 
 def compile_number(text: str, stage: Stage, lists: Mapping[str, NamedList]) -> Number:
@@ -246,7 +282,7 @@ class _Compiler:
         if fact is None:
             known = (*FACTS, *CONSTANTS, *_NAMES, *self.variables)
             raise self.source.error(node, f"unknown fact `{name}`{suggestion(name, known)}")
-        self._check_stage(node, "fact", fact)
+        self.check_stage(node, "fact", fact)
         self.facts[name] = None
         return Node(fact.kind, fact_reader(fact), words=fact.words, fields=fact.fields)
 
@@ -264,7 +300,7 @@ class _Compiler:
             raise self.source.error(node, f"no field `{field}`{suggestion(field, element.fields)}")
         return Node(found.kind, lambda context: getattr(context.variables[variable], field), words=found.words)
 
-    def _check_stage(self, node: ast.expr, what: str, fact: Fact | Function) -> None:
+    def check_stage(self, node: ast.expr, what: str, fact: Fact | Function) -> None:
         if not is_known_at(fact, self.stage):
             raise self.source.error(node, f"{what} `{fact.name}` is not known at stage {self.stage}")
 
@@ -301,7 +337,7 @@ class _Compiler:
         if function is None:
             known = (*FUNCTIONS, *PURE, "any", "all")
             raise self.source.error(node.func, f"unknown function `{name}`{suggestion(name, known)}")
-        self._check_stage(node.func, "function", function)
+        self.check_stage(node.func, "function", function)
         arguments = self._literal_texts(node, function)
         call = function.call
         key = key_of(name, arguments)

@@ -11,7 +11,7 @@ from gateway.core.errors import ConfigError
 from gateway.core.verdict import REFUSING, Action, Stage
 from gateway.policy import effects
 from gateway.policy.catalogue import FACTS, is_known_at
-from gateway.policy.expression import Condition, Number, compile_condition, compile_number, fact_reader
+from gateway.policy.expression import Condition, Number, compile_choice, compile_condition, compile_number, fact_reader
 from gateway.policy.lints import lint
 from gateway.policy.lists import NamedList, load_lists
 from gateway.policy.nodes import YamlFile
@@ -185,14 +185,21 @@ class _FileLoader:
                 if key == "score":
                     score = compile_number(text, stage, self.lists)
                 else:
-                    found.append(
-                        effects.effect(key, text, lambda part, offset: _template(part, offset, stage), self.routes)
-                    )
+                    found.append(self._effect(key, text, stage))
             except ExpressionError as error:
                 self.file.expression_error(value, text, error)
             except ValueError as error:
                 self.file.node_error(value, str(error), len(text))
         return score, marks, tuple(found)
+
+    def _effect(self, key: str, text: str, stage: Stage) -> EffectTemplate:
+        return effects.effect(
+            key,
+            text,
+            lambda part, offset: _template(part, offset, stage),
+            lambda condition: compile_choice(condition, stage, self.lists),
+            self.routes,
+        )
 
     def _marks(self, node: yaml.Node) -> tuple[str, ...]:
         nodes = node.value if isinstance(node, yaml.SequenceNode) else [node]

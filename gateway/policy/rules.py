@@ -46,11 +46,14 @@ NO_GROUND = Ground()
 
 @dataclass(frozen=True, slots=True)
 class EffectTemplate:
-    """One effect of `do:`; fill gives it, or PENDING while a fact in it is to be fetched."""
+    """One effect of `do:`; fill gives it, PENDING while a fact in it is to be fetched, None where there is nothing to
+    do; is_needed: without its facts the stage ends in a deferral.
+    """
 
     key: str
-    fill: Callable[[Context], Effect | Mark]
+    fill: Callable[[Context], Effect | Mark | None]
     facts: tuple[str, ...] = ()
+    is_needed: bool = False
 
 
 @dataclass(frozen=True, slots=True)

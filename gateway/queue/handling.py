@@ -4,7 +4,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from gateway.core.transaction import Recipient
-from gateway.core.verdict import Action, ByRoute, Effect, Protection, RequireTls
+from gateway.core.verdict import Action, ByRoute, Effect, Protection, RequireTls, StripAttachments
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,6 +21,12 @@ class Handling:
     def route(self) -> str:
         """The last rule's word counts."""
         return next((effect.name for effect in reversed(self.effects) if isinstance(effect, ByRoute)), "")
+
+    @property
+    def removed(self) -> dict[str, str]:
+        """Files by the number of their part, of all rules that want some removed."""
+        found = [effect for effect in self.effects if isinstance(effect, StripAttachments)]
+        return {part: name for effect in found for part, name in effect.parts}
 
     @property
     def protection(self) -> Protection:

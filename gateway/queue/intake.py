@@ -5,7 +5,8 @@
 
 import asyncio
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Protocol
 
 from gateway.accounts.directory import AccountDirectory
 from gateway.core.address import Mailbox, ReversePath
@@ -16,8 +17,9 @@ from gateway.core.verdict import Action, AddHeader, TagSubject
 from gateway.message import trace
 from gateway.message.blob import Blob
 from gateway.message.edit import missing_tags, tag_subject, without
-from gateway.message.header import Header
-from gateway.queue.handling import Part
+from gateway.message.header import MAX_HEADER, Header, parse_header
+from gateway.message.removal import without_parts
+from gateway.queue.handling import Handling, Part
 from gateway.queue.recipients import Expansion, Way
 from gateway.queue.seals import Seal, sealed, sealing_key
 from gateway.queue.store import NewMessage, QueueStore, State
@@ -27,6 +29,23 @@ from gateway.senderauth.signing import SigningKey, SigningKeys, keys_for
 _STATES = {Action.HOLD: State.HELD, Action.QUARANTINE: State.QUARANTINED}
 MAX_AT_ONCE = 10  # signatures made without leaving the event loop: an RSA one takes 0.7 ms
 ARC_SIGNATURES = 2  # of a set
+
+
+KEPT_WHOLE = Handling((), Action.QUARANTINE, "attachments were removed from it")
+NOTICE = (
+    'The file "{name}" was removed from this message on its way in, by {host}.\n\n'
+    "The whole message is kept there under the number {id}. If you need it, ask postmaster@{domain} for it.\n"
+)
+
+
+class Content(Protocol):
+    """Where a message that is made here is written before it is queued (`storage.spool.SpoolContent`)."""
+
+    async def write(self, octets: bytes) -> None: ...
+
+    def blob(self) -> Blob: ...
+
+    def discard(self) -> None: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,11 +78,15 @@ class _Arrival:
 
 @dataclass(frozen=True, slots=True)
 class _Outgoing:
-    """A queued message to be. arc: the key that seals it."""
+    """A queued message to be. arc: the key that seals it; removed: the files that it goes without, by their part;
+    original: the queue id of the whole message, which is kept.
+    """
 
     queue_id: str
     way: Way
     arc: SigningKey | None
+    removed: tuple[tuple[str, str], ...] = ()
+    original: str = ""
 
     @property
     def is_kept(self) -> bool:
@@ -72,9 +95,16 @@ class _Outgoing:
 
 class Intake:
     def __init__(
-        self, store: QueueStore, directory: AccountDirectory, settings: IntakeSettings, clock: Clock, keys: SigningKeys
+        self,
+        store: QueueStore,
+        directory: AccountDirectory,
+        settings: IntakeSettings,
+        clock: Clock,
+        keys: SigningKeys,
+        new_content: Callable[[], Content],
     ) -> None:
         self._store = store
+        self._new_content = new_content
         self._keys = keys
         self._expansion = Expansion(directory, rewrites=settings.srs)
         self._settings = settings
@@ -102,22 +132,54 @@ class Intake:
         """
         outgoing = self._outgoing(envelope.reverse_path, parts, is_sealed=authentication is not None)
         author = keys_for(header, self._keys) if is_signed else ()
+        only = str(envelope.recipients[0].forward_path) if len(envelope.recipients) == 1 else ""
+        whole = _Arrival(session, envelope, blob, header, info, authentication, None, only, self._clock.now(), ())
+        groups: dict[tuple[tuple[str, str], ...], list[_Outgoing]] = {}
+        for each in outgoing:
+            if each.is_kept:
+                groups.setdefault(each.removed, []).append(each)
+        messages: list[NewMessage] = []
+        copies: list[Content] = []
+        try:
+            for removed, group in groups.items():
+                if removed:
+                    copies.append(self._new_content())
+                arrival = await self._without(whole, group[0], copies[-1]) if removed else whole
+                messages += await self._made(arrival, group, author)
+            if messages:
+                await self._store.enqueue(*messages)
+                on_ready()
+        except BaseException:
+            for copy in copies:
+                copy.discard()
+            raise
+        return tuple((each.queue_id, each.way.part) for each in outgoing)
+
+    async def _without(self, whole: _Arrival, outgoing: _Outgoing, copy: Content) -> _Arrival:
+        """The message without what rules want removed; in its place a text says so and how to get it."""
+        domain = whole.envelope.recipients[0].forward_path.domain.ascii
+        host, original = self._settings.hostname, outgoing.original
+        notices = {
+            part: NOTICE.format(name=name or "unnamed", host=host, id=original, domain=domain)
+            for part, name in outgoing.removed
+        }
+        octets = await asyncio.to_thread(lambda: without_parts(whole.blob.head(whole.blob.size), notices))
+        await copy.write(octets)
+        return replace(whole, blob=copy.blob(), header=parse_header(octets[:MAX_HEADER]))
+
+    async def _made(
+        self, arrival: _Arrival, outgoing: list[_Outgoing], author: tuple[SigningKey, ...]
+    ) -> list[NewMessage]:
+        """Signed and sealed as each of them needs."""
+        header, blob = arrival.header, arrival.blob
         is_sealed = bool(author) or any(each.arc for each in outgoing)
         seal = await sealed(header, blob, author) if is_sealed else None
-        only = str(envelope.recipients[0].forward_path) if len(envelope.recipients) == 1 else ""
-        claimed = claimed_fields(header, self._settings.hostname) if authentication is not None else ()
-        now = self._clock.now()
-        arrival = _Arrival(session, envelope, blob, header, info, authentication, seal, only, now, claimed)
-        kept = [each for each in outgoing if each.is_kept]
-        signatures = sum(len(author) + (ARC_SIGNATURES if each.arc else 0) for each in kept)
+        claimed = claimed_fields(header, self._settings.hostname) if arrival.authentication is not None else ()
+        arrival = replace(arrival, seal=seal, claimed=claimed)
+        signatures = sum(len(author) + (ARC_SIGNATURES if each.arc else 0) for each in outgoing)
         if signatures > MAX_AT_ONCE:
-            messages = await asyncio.to_thread(self._messages, arrival, kept)
-        else:
-            messages = self._messages(arrival, kept)
-        if messages:
-            await self._store.enqueue(*messages)
-            on_ready()
-        return tuple((each.queue_id, each.way.part) for each in outgoing)
+            return await asyncio.to_thread(self._messages, arrival, outgoing)
+        return self._messages(arrival, outgoing)
 
     def _outgoing(self, reverse_path: ReversePath, parts: tuple[Part, ...], *, is_sealed: bool) -> list[_Outgoing]:
         expansion = self._expansion
@@ -125,7 +187,16 @@ class Intake:
         copies = expansion.copies(parts)
         ours = expansion.first_of_ours(parts)
         ways += [] if copies is None else expansion.ways(copies, reverse_path, ours)
-        return [_Outgoing(new_id(), way, self._sealing_key(way, ours) if is_sealed else None) for way in ways]
+        found: list[_Outgoing] = []
+        for way in ways:
+            queue_id, arc = new_id(), self._sealing_key(way, ours) if is_sealed else None
+            removed = tuple(way.part.handling.removed.items())
+            if not removed or way.part.handling.disposition is not None:
+                found.append(_Outgoing(queue_id, way, arc))
+                continue
+            kept = _Outgoing(new_id(), replace(way, part=replace(way.part, handling=KEPT_WHOLE)), None)
+            found += [_Outgoing(queue_id, way, arc, removed, kept.queue_id), kept]
+        return found
 
     def _sealing_key(self, way: Way, ours: Mailbox | None) -> SigningKey | None:
         """Of the domain that it was for, else of this host's; none where it stays here."""

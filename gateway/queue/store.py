@@ -159,7 +159,7 @@ class QueueStore(Protocol):
     async def enqueue(self, *messages: NewMessage) -> None:
         """Returns when blob and rows are on disk. Raises StorageFull, StorageBroken, StoreError: then nothing is.
 
-        Several messages are one with differing headers or recipients: they have the same blob, kept once.
+        All or none; a blob that several of them have is kept once.
         """
 
     async def claim(self, limit: int, take: Callable[[str], bool]) -> tuple[list[Claim], float | None]:

@@ -19,8 +19,8 @@ from gateway.core.transaction import Envelope, Recipient, Session
 from gateway.core.verdict import Action, Decision, Guard, Stage, Verdict
 from gateway.dns.budget import lookup_budget
 from gateway.message.header import MAX_HEADER, parse_header
-from gateway.policy.catalogue import owns_author
 from gateway.policy.context import Context, MessageFacts
+from gateway.policy.readers import owns_author
 from gateway.queue.handling import Part
 from gateway.senderauth.results import Authentication
 from gateway.servers.login import LockedOut, SignedIn, WrongPassword

@@ -16,7 +16,8 @@ from gateway.storage.spool import Spool
 
 READY, ACTIVE, HELD, CORRUPT, QUARANTINED = range(5)
 STATES = (State.READY, State.ACTIVE, State.HELD, State.CORRUPT, State.QUARANTINED)
-Arrival = tuple[Sequence[NewMessage], str | None]  # messages over one blob, and the name of its file, if it has one
+# What is written together: for each blob the messages over it, and the name of its file, if it has one.
+Arrival = Sequence[tuple[Sequence[NewMessage], str | None]]
 BODIES = frozenset({"", "7BIT", "8BITMIME", "BINARYMIME"})
 MAX_ROWS = 100  # in one statement
 
@@ -52,7 +53,7 @@ def insert_messages(connection: sqlite3.Connection, arrivals: Sequence[Arrival])
     blobs: list[object] = []
     rows: list[object] = []
     recipients: list[object] = []
-    for messages, name in arrivals:
+    for messages, name in (over_one for arrival in arrivals for over_one in arrival):
         blob += 1
         body = messages[0].blob
         blobs += (blob, body.size, body.octets if isinstance(body, MemoryBlob) else None, name)

@@ -49,18 +49,25 @@ class SqliteQueue:
     # --- in -------------------------------------------------------------------------------------------------------
 
     async def enqueue(self, *messages: NewMessage) -> None:
-        name = None
-        blob = messages[0].blob
-        if isinstance(blob, FileBlob):
-            name = secrets.token_hex(12)
-            await asyncio.get_running_loop().run_in_executor(self.spool.pool, self.spool.keep, blob.path, name)
+        loop = asyncio.get_running_loop()
+        over: dict[int, list[NewMessage]] = {}
+        for message in messages:
+            over.setdefault(id(message.blob), []).append(message)
+        arrival: list[tuple[list[NewMessage], str | None]] = []
         try:
-            await self._intake.add((messages, name))
+            for group in over.values():
+                blob, name = group[0].blob, None
+                if isinstance(blob, FileBlob):
+                    name = secrets.token_hex(12)
+                    await loop.run_in_executor(self.spool.pool, self.spool.keep, blob.path, name)
+                arrival.append((group, name))
+            await self._intake.add(arrival)
         except StorageBroken:
             raise  # the row may yet stand, so its file must; a sweep finds out
         except Exception:
-            if name is not None:
-                self.spool.remove(name)
+            for _, name in arrival:
+                if name is not None:
+                    self.spool.remove(name)
             raise
 
     # --- claims ---------------------------------------------------------------------------------------------------
@@ -243,7 +250,7 @@ def _settle(connection: sqlite3.Connection, settlement: Settlement) -> tuple[boo
         ],
     )
     if settlement.notices:
-        insert_messages(connection, [((notice,), None) for notice in settlement.notices])
+        insert_messages(connection, [[((notice,), None)] for notice in settlement.notices])
     if settlement.host_down_until is not None:
         connection.execute(
             "UPDATE recipient SET due = ? WHERE state = 0 AND destination = ? AND due < ?",

@@ -120,7 +120,7 @@ def test_cases_give_attachments_and_what_follows_from_a_name_is_worked_out(tmp_p
     given = '{attachments: [{name: a.zip, is_encrypted: true, size: "2 * MB"}]}'
     assert cases(tmp_path, given, '{quarantine: passwords, effects: ["add_header X-Files: a.zip"]}') == [""]
     assert cases(tmp_path, "{attachments: []}", "accept") == [""]
-    assert cases(tmp_path, "{attachments: unknown}", "accept") == [""]
+    assert cases(tmp_path, "{attachments: unknown}", "{defer: programs}") == [""]
 
 
 @pytest.mark.parametrize(

@@ -23,7 +23,9 @@ T = TypeVar("T")
 
 LOOPBACK = "127.0.0.1"
 _FIRST_PORT, _LAST_PORT = 10_000, 32_000
-_SHARES = 4  # processes of one test run have ports of their own: between the choice and the bind nobody else may have it
+_SHARES = (
+    4  # processes of one test run have ports of their own: between the choice and the bind nobody else may have it
+)
 _SHARE = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw")) % _SHARES
 _SYSTEM_FOLDERS = ("/usr/sbin", "/sbin")
 
