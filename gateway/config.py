@@ -200,6 +200,11 @@ class SeenCheck(CheckSettings):
     keep: Duration = 180 * 86400.0
 
 
+class ReputationCheck(CheckSettings):
+    timeout: Duration = 20.0
+    half_life: Duration = 30 * 86400.0
+
+
 class RecipientsCheck(CheckSettings):
     on_error: OnError = "defer"
     keep_existing: Duration = 86400.0
@@ -236,6 +241,7 @@ class Checks(Section):
     rates: CheckSettings = CheckSettings()
     early_talker: EarlyTalkerCheck = EarlyTalkerCheck()
     seen: SeenCheck = SeenCheck()
+    reputation: ReputationCheck = ReputationCheck()
     recipients: RecipientsCheck = RecipientsCheck()
     urls: CheckSettings = CheckSettings()
     uribl: CheckSettings = CheckSettings()

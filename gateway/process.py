@@ -34,6 +34,7 @@ from gateway.telemetry import log
 from gateway.telemetry.metrics import Metrics
 from gateway.telemetry.recorder import Recorder
 
+HALF_LIVES = 7  # after which a count says nothing any more
 DRAIN_S = 28.0  # under the supervisor's 30
 ORPHAN_DRAIN_S = 2.0
 
@@ -162,7 +163,7 @@ def relay_of(config: Config, resolver: Resolver, on_connected: Callable[[Connect
 def keep_times(config: Config) -> KeepTimes:
     checks = config.checks
     probes = max(checks.recipients.keep_existing, checks.recipients.keep_missing)
-    return KeepTimes(checks.greylist.keep, checks.seen.keep, probes)
+    return KeepTimes(checks.greylist.keep, checks.seen.keep, probes, checks.reputation.half_life * HALF_LIVES)
 
 
 def _own_addresses(config: Config) -> frozenset[str]:

@@ -14,6 +14,7 @@ from gateway.checks.memory import Memory
 from gateway.checks.names import Names, ReverseDns
 from gateway.checks.rates import Rates
 from gateway.checks.recipients import KeepSettings, RelayRecipients
+from gateway.checks.reputation import Reputations
 from gateway.checks.runner import Check, Checks
 from gateway.checks.seen import SeenSenders
 from gateway.checks.senderauth import Arc, Dkim, Dmarc, Spf
@@ -82,7 +83,11 @@ def make_checks(process: Process) -> SmtpChecks:
         "early_talker": EarlyTalkers(settings.early_talker.delay),
         "recipients": RelayRecipients(prober.probe, state, keep),
     }
+    reputations = Reputations(state, spf, settings.reputation.half_life)
+    checks["reputation"] = reputations
     deadlines = {name: getattr(settings, name).timeout for name in checks}
     # The engines have their own deadline; the answer of all of them may take that of the slowest.
     deadlines["antivirus"] = max(settings.antivirus.timeout, settings.content.timeout) + 1
-    return SmtpChecks(Checks(checks, deadlines, metrics), Memory(rates, greylist, seen), dmarc, relay, state, clamds)
+    return SmtpChecks(
+        Checks(checks, deadlines, metrics), Memory(rates, greylist, seen, reputations), dmarc, relay, state, clamds
+    )

@@ -186,6 +186,19 @@ def _facts() -> dict[str, Fact]:
             STATE, "seen", neutral=False,
         ),
         Fact(
+            "seen.domain_good", number, sender, None, "messages of this domain, by SPF, that somebody got; decayed",
+            DNS, "reputation", neutral=0,
+        ),
+        Fact("seen.domain_bad", number, sender, None, "that were refused or kept aside", DNS, "reputation", neutral=0),
+        Fact(
+            "seen.network_good", number, connect, None, "messages from the client's network that somebody got, decayed",
+            STATE, "reputation", neutral=0,
+        ),
+        Fact(
+            "seen.network_bad", number, connect, None, "that were refused or kept aside",
+            STATE, "reputation", neutral=0,
+        ),
+        Fact(
             "recipient.exists", boolean, recipient, recipient_exists,
             "false: a local address without account or alias, or one that its next hop does not know",
             PROBE, "recipients", neutral=True,

@@ -251,6 +251,8 @@ class SmtpDriver:
                 self._record.authentication = self._service.authentication.known(message) if message else None
                 refusal = judged.refusal or replies.LOCAL_ERROR
                 self._finish("deferred" if refusal.is_temporary else "rejected", refusal)
+                if context is not None and judged.is_rejected:
+                    await self._service.memory.refused_message(self._judge.policy, context)
                 return refusal
             found = self._record.authentication = await self._authentication(context, message, started)
             stored = await self._service.intake.accept(
@@ -274,10 +276,9 @@ class SmtpDriver:
         answer = reply(250, "2.0.0", f"Queued as {stored[0][0]}")
         direction = self._direction(session, envelope)
         self._service.metrics.message_bytes.labels(direction).inc(facts.size)
-        seconds = time.perf_counter() - started
         self._record.parts = [told_part(queue_id, part) for queue_id, part in stored]
         ids = tuple(queue_id for queue_id, _ in stored)
-        self._finish(result_of(judged.parts), answer, queue_ids=ids, direction=direction, seconds=seconds)
+        self._finish(result_of(judged.parts), answer, queue_ids=ids, direction=direction, started=started)
         return answer
 
     async def _remember(self, session: Session, envelope: Envelope, parts: tuple[Part, ...]) -> None:
@@ -412,7 +413,7 @@ class SmtpDriver:
         *,
         queue_ids: tuple[str, ...] = (),
         direction: str = "",
-        seconds: float = 0.0,
+        started: float | None = None,
     ) -> None:
         """Write the record of what went on and begin a new one."""
         record, self._record = self._record, TransactionRecord()
@@ -442,7 +443,7 @@ class SmtpDriver:
             recipients=len(record.recipients),
             size=record.size,
             refusals=refusals,
-            seconds=round(seconds, 4),
+            seconds=round(time.perf_counter() - started, 4) if started is not None else 0.0,
         )
 
 

@@ -32,6 +32,12 @@ class Judged:
     refusal: Reply | None
     parts: tuple[Part, ...]
 
+    @property
+    def is_rejected(self) -> bool:
+        """By rules, for good, for all."""
+        ours = [decision for decision, _, seen in self.decisions if seen is not None]
+        return bool(ours) and all(decision.verdict.action is Action.REJECT for decision in ours)
+
 
 class SessionJudge:
     """One policy version from the first stage to the end."""

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from gateway.checks.greylist import Seen
+from gateway.checks.reputation import Reputation
 from gateway.storage.gather import Gatherer
 from gateway.storage.sqlite import Writer, connect, prepare
 
@@ -24,15 +25,23 @@ MIGRATIONS = (
     CREATE TABLE probe(address TEXT PRIMARY KEY, found INTEGER NOT NULL, at REAL NOT NULL) WITHOUT ROWID;
     CREATE INDEX probe_at ON probe(at)
     """,
+    """
+    CREATE TABLE reputation(
+        key TEXT PRIMARY KEY, good REAL NOT NULL, bad REAL NOT NULL, at REAL NOT NULL) WITHOUT ROWID;
+    CREATE INDEX reputation_at ON reputation(at)
+    """,
 )
 _PRUNE = 10_000  # rows of a table removed in one transaction
 _PRUNES = (
     "DELETE FROM greylist WHERE key IN (SELECT key FROM greylist WHERE last < ? LIMIT ?)",
     "DELETE FROM sender WHERE address IN (SELECT address FROM sender WHERE last < ? LIMIT ?)",
     "DELETE FROM probe WHERE address IN (SELECT address FROM probe WHERE at < ? LIMIT ?)",
+    "DELETE FROM reputation WHERE key IN (SELECT key FROM reputation WHERE at < ? LIMIT ?)",
 )
 _PUT_GREYLIST = "INSERT OR REPLACE INTO greylist(key, first, last, passed) VALUES(?, ?, ?, ?)"
 _PUT_SENDER = "INSERT OR REPLACE INTO sender(address, last) VALUES(?, ?)"
+_PUT_REPUTATION = "INSERT OR REPLACE INTO reputation(key, good, bad, at) VALUES(?, ?, ?, ?)"
+_ADD_REPUTATION = "add to a reputation"  # read, decayed and written in one go
 _PUT_PROBE = "INSERT OR REPLACE INTO probe(address, found, at) VALUES(?, ?, ?)"
 
 
@@ -43,6 +52,7 @@ class KeepTimes:
     greylist_s: float
     senders_s: float
     probes_s: float
+    reputations_s: float
 
 
 class SqliteState:
@@ -76,6 +86,13 @@ class SqliteState:
     async def put_probed(self, address: str, exists: bool) -> None:
         await self._puts.add((_PUT_PROBE, [address, exists, time.time()]))
 
+    async def reputation(self, key: str) -> Reputation:
+        row = await self._row("SELECT good, bad, at FROM reputation WHERE key = ?", key)
+        return Reputation() if row is None else Reputation(*map(float, row))
+
+    async def add_reputation(self, key: str, half_life_s: float, *, is_good: bool) -> None:
+        await self._puts.add((_ADD_REPUTATION, [key, half_life_s, is_good]))
+
     async def _row(self, sql: str, key: str) -> tuple[Any, ...] | None:
         return await asyncio.get_running_loop().run_in_executor(self._pool, self._look, sql, key)
 
@@ -91,7 +108,9 @@ class SqliteState:
         return self._writer.call(
             lambda connection: sum(
                 connection.execute(sql, [now - seconds, _PRUNE]).rowcount
-                for sql, seconds in zip(_PRUNES, (keep.greylist_s, keep.senders_s, keep.probes_s), strict=True)
+                for sql, seconds in zip(
+                    _PRUNES, (keep.greylist_s, keep.senders_s, keep.probes_s, keep.reputations_s), strict=True
+                )
             )
         )
 
@@ -105,4 +124,14 @@ class SqliteState:
 
 def _put(connection: sqlite3.Connection, items: list[tuple[str, list[object]]]) -> None:
     for sql, values in items:
-        connection.execute(sql, values)
+        if sql is _ADD_REPUTATION:
+            _add_reputation(connection, *values)
+        else:
+            connection.execute(sql, values)
+
+
+def _add_reputation(connection: sqlite3.Connection, key: Any, half_life_s: Any, is_good: Any) -> None:
+    row = connection.execute("SELECT good, bad, at FROM reputation WHERE key = ?", [key]).fetchone()
+    before = Reputation() if row is None else Reputation(*row)
+    found = before.at_time(time.time(), half_life_s).with_one(is_good=is_good)
+    connection.execute(_PUT_REPUTATION, [key, found.good, found.bad, found.at])

@@ -11,6 +11,7 @@ from gateway.checks import memory
 from gateway.checks.greylist import Greylist, GreylistSettings, Seen
 from gateway.checks.memory import Memory
 from gateway.checks.rates import Rates
+from gateway.checks.reputation import Reputation, Reputations
 from gateway.checks.seen import SeenSenders
 from gateway.checks.senderauth import Spf
 from gateway.core.address import parse_mailbox
@@ -32,8 +33,11 @@ class Kept:
     def __init__(self) -> None:
         self.greylisted: list[str] = []
         self.senders: list[str] = []
+        self.judged: list[tuple[str, bool]] = []
         self.rates = Rates(SharedCounters())
-        self.memory = Memory(self.rates, Greylist(self, Spf(FakeResolver()), GreylistSettings()), SeenSenders(self))
+        spf = Spf(FakeResolver())
+        greylist = Greylist(self, spf, GreylistSettings())
+        self.memory = Memory(self.rates, greylist, SeenSenders(self), Reputations(self, spf, 86400.0))
 
     async def find(self, key: str) -> Seen | None:
         return None
@@ -43,6 +47,12 @@ class Kept:
 
     async def has_seen(self, sender: str) -> bool:
         return sender in self.senders
+
+    async def reputation(self, key: str) -> Reputation:
+        return Reputation()
+
+    async def add_reputation(self, key: str, half_life_s: float, *, is_good: bool) -> None:
+        self.judged.append((key, is_good))
 
     async def see(self, sender: str) -> None:
         self.senders.append(sender)

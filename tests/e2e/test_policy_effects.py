@@ -540,7 +540,7 @@ def test_all_rejected_or_any_deferred_is_a_refusal_and_nothing_is_stored(
     assert f"{answer.code} {answer.text}" == f"{heading} [{answer.id}]"
     assert kept(judging, sender) == {}
     assert_never_delivered(judging, sender, ALICE, BOB, CAROL)
-    assert spooled(judging) == before
+    assert spooled(judging) <= before  # a large message of another test may just have left
     assert spool_files(judging) == []
     (found,) = events(judging, answer.id, "transaction")
     assert found["result"] == ("rejected" if answer.code >= 500 else "deferred")
