@@ -113,8 +113,12 @@ class Antivirus:
         for one in (embedded, clamd):
             if isinstance(one, BaseException):
                 raise one
-        return Scanned(is_partial=isinstance(clamd, ClamdVerdict) and clamd.is_partial)
+        return Scanned(
+            is_partial=any(one.is_partial for one in (embedded, clamd) if not isinstance(one, BaseException))
+        )
 
     async def _embedded(self, message: MessageFacts) -> Scanned:
         findings = await self._content.findings(message)
-        return Scanned(findings.matches[0], YARA) if findings.matches else Scanned()
+        if findings.matches:
+            return Scanned(findings.matches[0], YARA)
+        return Scanned(is_partial=findings.is_partial)

@@ -8,6 +8,7 @@ import click
 
 from gateway.cli.context import NO, config_option, guarded
 from gateway.config import Config, load_config
+from gateway.content.archives import has_library
 from gateway.core.errors import ConfigError
 from gateway.net.tls import TlsSettings, check_pair
 from gateway.policy_folder import applied_policy, engines_of, shadow_policy, signatures_of
@@ -44,6 +45,9 @@ def look_over(path: Path, config: Config) -> list[Finding]:
         found += [] if shadow is None else [_warning("policy", text) for text in shadow.warnings]
     except ConfigError as error:
         found.append(Finding(ERROR, "policy", str(error)))
+    if not has_library():
+        text = "libarchive (Debian's libarchive13) is not installed: 7z, rar, iso and cab cannot be looked into"
+        found.append(_warning("content", text))
     found += _tls(config)
     for route in config.routes.values():
         if route.password_file is not None:

@@ -7,31 +7,26 @@ library is not installed, zip, gz, bz2, xz and tar are read by the standard libr
 
 import bz2
 import gzip
-import logging
 import lzma
-import os
+import struct
 import tarfile
 import time
 import zipfile
 import zlib
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from io import BytesIO
 from typing import IO, Any
 
-os.environ.setdefault("LIBARCHIVE", "libarchive.so.13")  # its own search for the name starts a compiler
-try:
-    import libarchive
-    from libarchive import ffi
-except (OSError, AttributeError, TypeError):
-    libarchive = None
+from gateway.content import unpacker
+from gateway.content.unpacker import UnpackError
 
 MAX_OCTETS = 64 * 1024 * 1024  # unpacked, of one message
 MAX_MEMBER = 32 * 1024 * 1024  # of one file in an archive
 MAX_MEMBERS = 5000  # of one message
 MAX_LEVELS = 6  # archives in archives
 MAX_SECONDS = 8.0
+_UNIX, _TYPE_MASK, _REGULAR = 3, 0o170000, 0o100000
 UNNAMED = "data"  # the member of a packed file, which has no name of its own
 _BLOCK = 64 * 1024
 _FORMATS = {
@@ -42,7 +37,6 @@ _FORMATS = {
     "gz": ("raw",), "bz2": ("raw",), "xz": ("raw",), "zst": ("raw",),
 }  # fmt: skip
 _FILTERS = {"gz": "gzip", "bz2": "bzip2", "xz": "xz", "zst": "zstd", "rpm": "all"}
-_ENCRYPTED = ("ncrypt", "assphrase", "assword")  # as libarchive's complaints say it
 
 
 class ArchiveError(Exception):
@@ -88,74 +82,77 @@ class Member:
 
 
 def has_library() -> bool:
-    return libarchive is not None
+    return unpacker.LIBRARY is not None
 
 
 def members(octets: bytes, true_type: str, budget: Budget) -> Iterator[Member]:
     """Of an archive whose type is in types.ARCHIVES. Raises ArchiveError, LimitReached."""
-    if libarchive is not None:
-        return _by_library(octets, true_type, budget)
-    return _by_python(octets, true_type, budget)
+    if not has_library():
+        yield from _by_python(octets, true_type, budget)
+        return
+    found: set[str] = set()
+    for member in _by_library(octets, true_type, budget):
+        found.add(member.name.replace("\\", "/"))
+        yield member
+    if _FORMATS[true_type] == ("zip",):
+        yield from _said_otherwise(octets, found, budget)
 
 
 def _by_library(octets: bytes, true_type: str, budget: Budget) -> Iterator[Member]:
     try:
-        with _opened(octets, true_type) as archive:
-            for entry in archive:
+        with unpacker.opened(octets, _FORMATS[true_type], _FILTERS.get(true_type, "none")) as archive:
+            for entry in archive.entries():
                 budget.count()
-                yield _member(entry, budget)
-            has_encrypted = ffi.libarchive.archive_read_has_encrypted_entries(archive._pointer)
-        if has_encrypted == 1:
-            raise ArchiveError("encrypted", is_encrypted=True)
-    except libarchive.ArchiveError as error:
-        raise _translated(error) from None
+                if entry.is_encrypted:
+                    yield Member(entry.name, None, is_encrypted=True)
+                    continue
+                size = 0
+
+                def spend(octets: int) -> None:
+                    nonlocal size
+                    budget.spend(octets)
+                    size += octets
+                    if size > MAX_MEMBER:
+                        raise LimitReached
+
+                # Whatever it calls itself: a folder or a device with content is a file elsewhere.
+                content = archive.content(entry, spend)
+                if entry.name == UNNAMED and content == octets:
+                    raise ArchiveError("not packed at all")  # the library gives what it cannot read as it is
+                is_file = bool(content) or not (entry.is_link or entry.is_encrypted or entry.is_folder)
+                yield Member(
+                    entry.name, content if is_file else None, entry.is_encrypted, entry.is_link, entry.is_broken
+                )
+    except UnpackError as error:
+        raise ArchiveError(str(error), is_encrypted=error.is_encrypted) from None
 
 
-def _translated(error: Exception) -> ArchiveError:
-    text = str(error)
-    return ArchiveError(text, is_encrypted=any(word in text for word in _ENCRYPTED))
-
-
-@contextmanager
-def _opened(octets: bytes, true_type: str) -> Iterator[Any]:
-    pointer = ffi.read_new()
+def _said_otherwise(octets: bytes, found: set[str], budget: Budget) -> Iterator[Member]:
+    """A zip has its names twice, and a directory that others may look for elsewhere: what does not agree is told. So is
+    the content of what calls itself a folder, a link or a device, which is a file where nobody knows such things.
+    """
     try:
-        ffi.get_read_filter_function(_FILTERS.get(true_type, "none"))(pointer)
-        for name in _FORMATS[true_type]:
-            _READERS[name](pointer)
-        ffi.read_open_memory(pointer, octets, len(octets))
-        yield libarchive.read.ArchiveRead(pointer)
-    finally:
-        ffi.read_free(pointer)
+        archive = zipfile.ZipFile(BytesIO(octets))
+    except (zipfile.BadZipFile, ValueError, OSError, NotImplementedError, struct.error):
+        return
+    with archive:
+        infos = archive.infolist()
+        for info in infos:
+            kind = info.external_attr >> 16 & _TYPE_MASK
+            if info.create_system == _UNIX and kind not in (0, _REGULAR) and not info.filename.endswith("/"):
+                budget.count()
+                yield _zip_member(archive, info, budget)
+            elif not {name.replace("\\", "/") for name in (info.filename, _as_utf8(info.filename))} & found:
+                budget.count()
+                yield Member(info.filename, None, is_broken=not info.flag_bits & 1)
+        first = min((info.header_offset for info in infos), default=len(octets))
+        if b"PK\x05\x06" in archive.comment or octets.find(b"PK\x03\x04", 0, first) >= 0:
+            yield Member("", None, is_broken=True)
 
 
-def _reader(name: str) -> Callable[[Any], int]:
-    found: Callable[[Any], int] = ffi.ffi(f"read_support_format_{name}", [ffi.c_archive_p], ffi.c_int, ffi.check_int)
-    return found
-
-
-def _member(entry: Any, budget: Budget) -> Member:
-    path = entry.pathname
-    name = path.decode("utf-8", "replace") if isinstance(path, bytes) else str(path or "")
-    if ffi.libarchive.archive_entry_is_encrypted(entry._entry_p):
-        return Member(name, None, is_encrypted=True)
-    if entry.issym or entry.islnk:
-        return Member(name, None, is_link=True)
-    if not entry.isfile:
-        return Member(name, None)
-    out: list[bytes] = []
-    size = 0
-    try:
-        for block in entry.get_blocks(_BLOCK):
-            budget.spend(len(block))
-            size += len(block)
-            if size > MAX_MEMBER:
-                raise LimitReached
-            out.append(block)
-    except libarchive.ArchiveError as error:
-        found = _translated(error)
-        return Member(name, b"".join(out) or None, is_encrypted=found.is_encrypted, is_broken=not found.is_encrypted)
-    return Member(name, b"".join(out))
+def _as_utf8(name: str) -> str:
+    """A name that the standard library has read as of DOS, where it is UTF-8 without saying so."""
+    return name.encode("cp437", "replace").decode("utf-8", "replace")
 
 
 # --- without libarchive -------------------------------------------------------------------------------------------
@@ -172,7 +169,18 @@ def _by_python(octets: bytes, true_type: str, budget: Budget) -> Iterator[Member
             yield from _packed(octets, true_type, budget)
         else:
             raise ArchiveError("libarchive is not installed")
-    except (zipfile.BadZipFile, tarfile.TarError, EOFError, OSError, lzma.LZMAError, zlib.error, ValueError) as error:
+    except (
+        zipfile.BadZipFile,
+        tarfile.TarError,
+        EOFError,
+        OSError,
+        lzma.LZMAError,
+        zlib.error,
+        ValueError,
+        NotImplementedError,
+        IndexError,
+        struct.error,
+    ) as error:
         raise ArchiveError(f"{type(error).__name__}: {error}") from None
 
 
@@ -180,16 +188,19 @@ def _zip(octets: bytes, budget: Budget) -> Iterator[Member]:
     with zipfile.ZipFile(BytesIO(octets)) as archive:
         for info in archive.infolist():
             budget.count()
-            if info.flag_bits & 1:
-                yield Member(info.filename, None, is_encrypted=True)
-            elif info.is_dir():
-                yield Member(info.filename, None)
-            else:
-                try:
-                    with archive.open(info) as file:
-                        yield Member(info.filename, _read(file, budget))
-                except (zipfile.BadZipFile, NotImplementedError, RuntimeError, zlib.error, EOFError):
-                    yield Member(info.filename, None, is_broken=True)
+            yield _zip_member(archive, info, budget)
+
+
+def _zip_member(archive: zipfile.ZipFile, info: zipfile.ZipInfo, budget: Budget) -> Member:
+    if info.flag_bits & 1:
+        return Member(info.filename, None, is_encrypted=True)
+    if info.filename.endswith("/"):
+        return Member(info.filename, None)
+    try:
+        with archive.open(info) as file:
+            return Member(info.filename, _read(file, budget))
+    except (zipfile.BadZipFile, NotImplementedError, RuntimeError, zlib.error, EOFError):
+        return Member(info.filename, None, is_broken=True)
 
 
 def _tar(octets: bytes, budget: Budget) -> Iterator[Member]:
@@ -217,11 +228,3 @@ def _read(file: IO[bytes], budget: Budget) -> bytes:
             raise LimitReached
         out.append(block)
     return b"".join(out)
-
-
-_READERS: dict[str, Callable[[Any], int]] = {}
-if libarchive is not None:
-    logging.getLogger("libarchive").disabled = True  # a stranger's archive is no news
-    _READERS = {name: _reader(name) for names in _FORMATS.values() for name in names}
-    ffi.libarchive.archive_read_has_encrypted_entries.argtypes = [ffi.c_archive_p]
-    ffi.libarchive.archive_entry_is_encrypted.argtypes = [ffi.c_archive_entry_p]

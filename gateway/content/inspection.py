@@ -12,25 +12,32 @@ from typing import Any
 from gateway.content import archives, documents, names, types
 from gateway.content.archives import ArchiveError, Budget, LimitReached
 from gateway.content.attachment import Attachment, attachment_of
+from gateway.message.header import Field
 from gateway.message.loose import encoded_sections
-from gateway.message.mime import AMBIGUOUS, Part, walk
+from gateway.message.mime import AMBIGUOUS, ENCODINGS, Part, walk
 from gateway.message.transfer import decode, decode_loose_base64, uuencoded_files
 
 MAX_ATTACHMENTS = 200
 MAX_MEMBERS_TOLD = 200  # names kept of one attachment
 MAX_UU_FILES = 20
-_DOCUMENT_PACKAGES = frozenset({"docx", "xlsx", "pptx", "ooxml"})
+_DOCUMENT_PACKAGES = frozenset({"docx", "xlsx", "pptx", "ooxml", "odf"})
+_ZIPS = frozenset({"zip", "jar", "apk", "epub", *_DOCUMENT_PACKAGES})
+_MAY_BE_EMPTY = frozenset({"tar", *_ZIPS})
+_UU = frozenset({"x-uuencode", "uuencode", "x-uue"})
+_ENVELOPED = b"\x01\x07\x03"  # the end of PKCS #7's object identifier of enveloped data
+_TEXTS = frozenset({"text", "html", "svg", "empty", "email", "xml", "unknown", "pgp"})
 
 Scan = Callable[[bytes], Iterable[str]]
 
 
 @dataclass(frozen=True, slots=True)
 class Findings:
-    """faults: of mime.FAULTS; matches: names of signatures, each once."""
+    """faults: of mime.FAULTS; matches: names of signatures, each once; is_partial: the engine has given up on some."""
 
     attachments: tuple[Attachment, ...] = ()
     faults: tuple[str, ...] = ()
     matches: tuple[str, ...] = ()
+    is_partial: bool = False
 
     @property
     def is_ambiguous(self) -> bool:
@@ -43,7 +50,12 @@ class Findings:
 
 def to_json(findings: Findings) -> bytes:
     attachments = [each.told() for each in findings.attachments]
-    told = {"attachments": attachments, "faults": findings.faults, "matches": findings.matches}
+    told = {
+        "attachments": attachments,
+        "faults": findings.faults,
+        "matches": findings.matches,
+        "partial": findings.is_partial,
+    }
     return json.dumps(told, ensure_ascii=False, separators=(",", ":")).encode("utf-8", "replace")
 
 
@@ -52,7 +64,7 @@ def from_json(octets: bytes) -> Findings:
     try:
         found = json.loads(octets)
         attachments = tuple(attachment_of(each) for each in found["attachments"])
-        return Findings(attachments, tuple(found["faults"]), tuple(found["matches"]))
+        return Findings(attachments, tuple(found["faults"]), tuple(found["matches"]), bool(found["partial"]))
     except (KeyError, TypeError) as error:
         raise ValueError(f"no findings: {error}") from error
 
@@ -95,6 +107,7 @@ class _Inspection:
         self.attachments: list[Attachment] = []
         self.faults: set[str] = set()
         self.matches: dict[str, None] = {}
+        self.is_partial = False
 
     def run(self) -> Findings:
         self._scan(self.octets)
@@ -106,46 +119,59 @@ class _Inspection:
         for part in structure.parts:
             if part.is_leaf:
                 self._leaf(part)
-        return Findings(tuple(self.attachments), tuple(sorted(self.faults)), tuple(self.matches))
+            elif part.is_message and part.names:
+                self._attachment(part.names, self.octets[part.start : part.end], part)
+        return Findings(tuple(self.attachments), tuple(sorted(self.faults)), tuple(self.matches), self.is_partial)
 
     def _scan(self, octets: bytes) -> None:
-        self.matches.update(dict.fromkeys(self.scan(octets)))
+        try:
+            self.matches.update(dict.fromkeys(self.scan(octets)))
+        except Exception:
+            self.is_partial = True  # the engine has given it up: others may know
 
     def _leaf(self, part: Part) -> None:
-        body = self.octets[part.start : part.end]
-        content, is_right = decode(body, part.encoding)
-        if part.media_type.startswith("multipart/") or self.faults & {"two_encodings", "unknown_encoding"}:
-            self._scan(decode_loose_base64(body))
-        if not is_right:
-            self.faults.add("bad_encoding")
+        content = self._decoded(self.octets, part)
         self._scan(content)
-        is_text = part.media_type in ("text/plain", "text/html") and not part.names
-        if is_text and part.disposition.word != "attachment":
-            for name, file in uuencoded_files(content, MAX_UU_FILES) if b"\nend" in content else ():
+        if part.media_type.startswith("multipart/") and part.encoding in ENCODINGS:
+            content = (
+                b"".join(field.raw for field in part.header.fields[:50] if _is_content_type(field)) + b"\r\n" + content
+            )
+        if _is_shown(part, content):
+            for name, file in uuencoded_files(content, MAX_UU_FILES):
                 self._scan(file)
-                self._attachment((name.decode("utf-8", "replace"),), file, "application/octet-stream", part)
-            # What a mail program saves or opens by its content rather than as the text it is called.
-            if types.type_of(content) in ("text", "html", "empty", "email", "xml", "unknown"):
-                return
-        found = part.names
+                self._attachment((name.decode("utf-8", "replace"),), file, part)
+            return
+        found = part.names or _given_names(self.octets, part)
         if len(set(map(names.shown, found))) > 1:
             self.faults.add("two_names")
         if any(char < " " for name in found for char in name):
             self.faults.add("control_in_name")
-        self._attachment(found, content, part.media_type, part)
+        self._attachment(found, content, part)
 
-    def _attachment(self, found: tuple[str, ...], content: bytes, media_type: str, part: Part) -> None:
+    def _decoded(self, octets: bytes, part: Part) -> bytes:
+        body = octets[part.start : part.end]
+        content, is_right = decode(body, part.encoding)
+        if not is_right:
+            self.faults.add("bad_encoding")
+        if part.media_type.startswith("multipart/") or self.faults & {"two_encodings", "unknown_encoding"}:
+            self._scan(decode_loose_base64(body))
+        return content
+
+    def _attachment(self, found: tuple[str, ...], content: bytes, part: Part) -> None:
         if len(self.attachments) >= MAX_ATTACHMENTS:
             self.faults.add("too_many_parts")
             return
         gathered = _Gathered()
-        true_type = types.type_of(content)
+        true_type = _type_in(part, content)
         self._file(found, content, true_type, gathered, 0)
+        implied = names.BY_MEDIA_TYPE.get(part.media_type, "")
+        if implied and not found:
+            gathered.extensions[implied] = None
         self.attachments.append(
             Attachment(
                 names.shown(found[0]) if found else "",
-                names.extension_of(found),
-                media_type,
+                names.extension_of(found) or implied,
+                part.media_type,
                 true_type,
                 len(content),
                 gathered.is_encrypted,
@@ -159,40 +185,53 @@ class _Inspection:
             )
         )
 
-    def _file(self, found: Iterable[str], content: bytes, true_type: str, gathered: _Gathered, level: int) -> None:
+    def _file(self, found: tuple[str, ...], content: bytes, true_type: str, gathered: _Gathered, level: int) -> None:
         """One file, whether it is attached or in an archive."""
         extensions = [extension for name in found for extension in names.extensions_of(name)]
         gathered.extensions.update(dict.fromkeys(extensions))
         gathered.types[true_type] = None
         for name in found:
             gathered.traits.update(dict.fromkeys(names.traits_of(name)))
-        if true_type in types.RUNNABLE and extensions and not any(each in names.RUNNABLE for each in extensions):
+        if true_type in types.RUNNABLE and any(each in names.HARMLESS for each in extensions):
             gathered.traits["type_mismatch"] = None
         gathered.is_encrypted |= documents.is_encrypted(content, true_type)
         gathered.has_macros |= documents.has_macros(content, true_type)
         gathered.traits.update(dict.fromkeys(documents.traits_of(content, true_type)))
         if true_type in types.ARCHIVES:
-            self._archive(content, true_type, gathered, level)
-        elif true_type == "email":
+            self._archive(content, true_type, gathered, level, found)
+        elif true_type == "pkcs7":
+            self._envelope(content, gathered, level)
+        elif true_type == "email" or any(each in ("eml", "mht", "mhtml") for each in extensions):
             self._email(content, gathered, level)
-        elif behind := types.appended_zip(content):
+        if types.hides_archive(content):
+            gathered.traits["hidden_archive"] = None
+        if (true_type not in _ZIPS) and (behind := types.appended_zip(content)):
             gathered.traits["hidden_archive"] = None
             gathered.types["zip"] = None
-            self._archive(behind, "zip", gathered, level)
+            self._archive(behind, "zip", gathered, level, ())
 
-    def _archive(self, content: bytes, true_type: str, gathered: _Gathered, level: int) -> None:
+    def _archive(self, content: bytes, true_type: str, gathered: _Gathered, level: int, found: tuple[str, ...]) -> None:
         if level >= archives.MAX_LEVELS:
             gathered.traits["archive_limits"] = None
             return
+        is_empty = True
         try:
             for member in archives.members(content, true_type, self.budget):
-                self._member(member, true_type in _DOCUMENT_PACKAGES, gathered, level)
+                is_empty = False
+                if member.name == archives.UNNAMED and member.octets is not None:
+                    self._scan(member.octets)
+                    self._file(_unpacked(found), member.octets, types.type_of(member.octets), gathered, level + 1)
+                else:
+                    self._member(member, true_type in _DOCUMENT_PACKAGES, gathered, level)
         except LimitReached:
             gathered.traits["archive_limits"] = None
         except ArchiveError as error:
             if error.is_encrypted:
                 gathered.is_encrypted = True
             else:
+                gathered.traits["archive_broken"] = None
+        else:
+            if is_empty and true_type not in _MAY_BE_EMPTY:
                 gathered.traits["archive_broken"] = None
 
     def _member(self, member: archives.Member, in_document: bool, gathered: _Gathered, level: int) -> None:
@@ -206,18 +245,22 @@ class _Inspection:
             gathered.traits["path_traversal"] = None
         if member.octets is not None:
             self._scan(member.octets)
-        if in_document:
-            self._document_member(member, gathered)
+        if in_document and documents.is_own_member(path):
+            self._own_member(member, gathered, level)
             return
-        if len(gathered.members) < MAX_MEMBERS_TOLD and not path.endswith("/") and path != archives.UNNAMED:
+        if in_document and documents.is_macro_member(path):
+            gathered.has_macros = True
+        if in_document and documents.is_object_member(path):
+            gathered.traits["embedded_object"] = None
+        if len(gathered.members) < MAX_MEMBERS_TOLD and path and not path.endswith("/"):
             gathered.members.append(names.shown(path))
         if member.octets is None:
             gathered.extensions.update(dict.fromkeys(names.extensions_of(path)))
             return
         self._file((path,), member.octets, types.type_of(member.octets), gathered, level + 1)
 
-    def _document_member(self, member: archives.Member, gathered: _Gathered) -> None:
-        """The files of an Office package are its own affair but for what acts."""
+    def _own_member(self, member: archives.Member, gathered: _Gathered, level: int) -> None:
+        """What every Office package has: of no interest but for what acts."""
         if documents.is_macro_member(member.name):
             gathered.has_macros = True
         if documents.is_object_member(member.name):
@@ -226,20 +269,75 @@ class _Inspection:
             return
         gathered.traits.update(dict.fromkeys(documents.package_traits(member.name, member.octets)))
         inner = types.type_of(member.octets)
-        if inner in types.RUNNABLE:
-            gathered.types[inner] = None
+        if inner in types.RUNNABLE or inner in types.ARCHIVES or inner in documents.OLE_TYPES:
+            self._file((), member.octets, inner, gathered, level + 1)
+
+    def _envelope(self, content: bytes, gathered: _Gathered, level: int) -> None:
+        """S/MIME: a signed message stands in its octets (RFC 8551 3.5.2), an enveloped one nobody can read."""
+        if content[2:20].find(_ENVELOPED) >= 0:
+            gathered.is_encrypted = True
+        start = content.lower().find(b"content-type:")
+        if start >= 0:
+            self._email(content[start:], gathered, level)
 
     def _email(self, content: bytes, gathered: _Gathered, level: int) -> None:
         """A message as a file: what it holds counts as held by the file."""
         if level >= archives.MAX_LEVELS:
             gathered.traits["archive_limits"] = None
             return
-        text = content if b"\r\n" in content else content.replace(b"\n", b"\r\n")
-        for part in walk(text, is_fragment=True).parts:
-            if not part.is_leaf:
+        text = b"\r\n".join(content.replace(b"\r\n", b"\n").split(b"\n"))
+        if text.startswith(b"From "):
+            text = text.partition(b"\r\n")[2]  # a line of an mbox
+        structure = walk(text, is_fragment=True)
+        self.faults |= structure.faults & AMBIGUOUS
+        for part in structure.parts:
+            if not part.is_leaf or (part.number == "" and part.media_type.startswith("multipart/")):
                 continue
-            inner, _ = decode(text[part.start : part.end], part.encoding)
+            inner = self._decoded(text, part)
             self._scan(inner)
-            if part.names:
-                gathered.members.append(names.shown(part.names[0]))
-                self._file(part.names, inner, types.type_of(inner), gathered, level + 1)
+            if _is_shown(part, inner):
+                files = [(name.decode("utf-8", "replace"), file) for name, file in uuencoded_files(inner, MAX_UU_FILES)]
+                for name, file in files:
+                    self._scan(file)
+                    self._held((name,), file, types.type_of(file), gathered, level)
+            else:
+                self._held(part.names, inner, _type_in(part, inner), gathered, level)
+
+    def _held(self, found: tuple[str, ...], content: bytes, true_type: str, gathered: _Gathered, level: int) -> None:
+        """A file in a message that is a file."""
+        if found and len(gathered.members) < MAX_MEMBERS_TOLD:
+            gathered.members.append(names.shown(found[0]))
+        self._file(found, content, true_type, gathered, level + 1)
+
+
+def _is_shown(part: Part, content: bytes) -> bool:
+    """A text of the message itself, as every mail program shows it."""
+    if part.media_type not in ("text/plain", "text/html") or part.names or part.encoding in _UU:
+        return False
+    if part.disposition.word == "attachment":
+        return False
+    return types.is_plain_text(content[:1024]) or types.type_of(content) in _TEXTS
+
+
+def _is_content_type(field: Field) -> bool:
+    return field.name.lower() == "content-type"
+
+
+def _type_in(part: Part, content: bytes) -> str:
+    """By content; but what is declared a message is read as one."""
+    found = types.type_of(content)
+    is_message = part.media_type.startswith(("message/rfc822", "message/global", "multipart/"))
+    return "email" if is_message and found in _TEXTS else found
+
+
+def _given_names(octets: bytes, part: Part) -> tuple[str, ...]:
+    """What a uuencoded part calls itself."""
+    if part.encoding in _UU:
+        files = uuencoded_files(octets[part.start : part.end], 1)
+        return tuple(name.decode("utf-8", "replace") for name, _ in files)
+    return ()
+
+
+def _unpacked(found: tuple[str, ...]) -> tuple[str, ...]:
+    """What unpacks invoice.js.gz makes invoice.js of it."""
+    return tuple(name.rpartition(".")[0] for name in found if "." in name)

@@ -9,12 +9,13 @@ TYPES = (
     "exe", "elf", "macho", "script", "class", "lnk", "chm", "wasm", "msi",
     "zip", "7z", "rar", "gz", "bz2", "xz", "zst", "tar", "iso", "cab", "arj", "ace", "lha", "vhd", "wim", "ar", "rpm",
     "ole", "word", "excel", "powerpoint", "outlook", "ooxml", "docx", "xlsx", "pptx", "odf", "rtf", "onenote", "access",
-    "pdf", "postscript", "html", "xml", "svg", "email", "jar", "apk", "epub",
+    "pdf", "postscript", "html", "xml", "svg", "email", "tnef", "pkcs7", "activemime", "jar", "apk", "epub",
     "png", "jpg", "gif", "webp", "bmp", "tiff", "ico", "heif", "audio", "video", "flash", "font", "pgp",
 )  # fmt: skip
 RUNNABLE = frozenset({"exe", "elf", "macho", "script", "class", "lnk", "chm", "msi", "jar", "apk", "flash", "wasm"})
 ARCHIVES = frozenset("zip 7z rar gz bz2 xz zst tar iso cab lha ar rpm docx xlsx pptx ooxml odf jar apk epub".split())
-_HEAD = 1024  # octets within which a PDF's or page's start may come
+_HEAD = 1024  # octets within which a PDF's start may come
+_EARLY = 64 * 1024  # within which a page shows that it is one
 
 # Offset, octets, type. The longest that fits is not sought: the first of this order is.
 _MAGIC: tuple[tuple[int, bytes, str], ...] = (
@@ -31,7 +32,6 @@ _MAGIC: tuple[tuple[int, bytes, str], ...] = (
     (0, b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1", "ole"),
     (0, b"\xe4\x52\x5c\x7b\x8c\xd8\xa7\x4d", "onenote"),
     (4, b"Standard Jet DB", "access"), (4, b"Standard ACE DB", "access"),
-    (0, b"{\\rt", "rtf"), (0, b"%!PS", "postscript"),
     (0, b"\x89PNG\r\n\x1a\n", "png"), (0, b"\xff\xd8\xff", "jpg"), (0, b"GIF8", "gif"), (8, b"WEBP", "webp"),
     (0, b"II*\0", "tiff"), (0, b"MM\0*", "tiff"), (0, b"\0\0\x01\0", "ico"), (4, b"ftypheic", "heif"),
     (4, b"ftypavif", "heif"), (4, b"ftypmif1", "heif"),
@@ -40,13 +40,17 @@ _MAGIC: tuple[tuple[int, bytes, str], ...] = (
     (0, b"\x30\x26\xb2\x75\x8e\x66\xcf\x11", "video"),
     (0, b"FWS", "flash"), (0, b"CWS", "flash"), (0, b"ZWS", "flash"),
     (0, b"wOFF", "font"), (0, b"wOF2", "font"), (0, b"OTTO", "font"), (0, b"\0\x01\0\0\0", "font"),
-    (0, b"-----BEGIN PGP", "pgp"),
+    (0, b"\x78\x9f\x3e\x22", "tnef"), (0, b"ActiveMime", "activemime"),
+    (2, b"\x06\x09\x2a\x86\x48\x86\xf7\x0d\x01\x07", "pkcs7"),
+    (4, b"\x06\x09\x2a\x86\x48\x86\xf7\x0d\x01\x07", "pkcs7"),
 )  # fmt: skip
 _ANY_MACHO = b"\xca\xfe\xba\xbe"  # Java classes begin so too
+_PDF = re.compile(rb"\A\s{0,100}%PDF-|%PDF-\d\.\d\s*[\r\n]")
 _SHEBANG = re.compile(rb"#![ \t]*/")
 _SCRIPT = re.compile(
-    rb"(?i)\A\s*(?:@echo\s+off|<job\b|<\?wsf|<package\b|dim\s+\w|on\s+error\s+resume|set\s+\w+\s*=\s*createobject"
-    rb"|option\s+explicit|\$\w+\s*=\s*new-object|powershell|<\?php|<%@|windows registry editor|\[internetshortcut\])"
+    rb"(?i)\A\s*(?:@echo\s+off|<job\b|<\?wsf|<package\b|dim\s+\w+[ \t]*(?:,[ \t]*\w+[ \t]*)*(?:[\r\n]|as\b)"
+    rb"|on\s+error\s+resume|set\s+\w+\s*=\s*createobject|option\s+explicit[ \t]*[\r\n]|\$\w+\s*=\s*new-object"
+    rb"|powershell(?:\.exe)?[ \t]+-|<\?php|<%@|windows registry editor|\[internetshortcut\])"
 )
 _HTML = re.compile(rb"(?i)<(?:!doctype\s+html|html[\s>]|head[\s>]|body[\s>]|script[\s>]|iframe[\s>]|meta\s|title>)")
 _SVG = re.compile(rb"(?i)<svg[\s>]")
@@ -63,6 +67,11 @@ def type_of(octets: bytes) -> str:
     """A word of TYPES. octets: the whole file, or at least its start."""
     if not octets:
         return "empty"
+    head = octets[:_HEAD]
+    if is_plain_text(head):
+        return _text_type(octets, head)
+    if octets.startswith(b"ustar", 257):
+        return "tar"
     if octets.startswith(b"MZ"):
         return "exe"
     if octets.startswith(b"PK"):
@@ -70,39 +79,73 @@ def type_of(octets: bytes) -> str:
     for offset, magic, name in _MAGIC:
         if octets.startswith(magic, offset):
             return _ole_type(octets) if name == "ole" else name
+    return _other_type(octets, head)
+
+
+def is_plain_text(head: bytes) -> bool:
+    """ASCII, and nothing that no text has: then a word at its start is a word."""
+    return head.isascii() and not head.translate(None, _TEXT_OCTETS)
+
+
+def _other_type(octets: bytes, head: bytes) -> str:
     if octets.startswith(_ANY_MACHO):
         # The number behind is a count of architectures, or a version of Java (45 and up).
         return "macho" if int.from_bytes(octets[4:8], "big") < 40 else "class"
     if octets.startswith(b"BM") and len(octets) > 14 and octets[6:10] == b"\0\0\0\0":
         return "bmp"
-    head = octets[:_HEAD]
-    if b"%PDF-" in head:
-        return "pdf"
     return _text_type(octets, head)
 
 
 def appended_zip(octets: bytes) -> bytes:
     """The zip behind something else, which unpackers look for from the end; b"" for none."""
     end = octets.rfind(b"PK\x05\x06", max(0, len(octets) - 65_600))
-    start = octets.find(b"PK\x03\x04") if end > 0 else -1
+    start = octets.find(b"PK\x03\x04", 1) if end > 0 else -1
     return octets[start:] if 0 < start < end else b""
 
 
+def hides_archive(octets: bytes) -> bool:
+    """Is the start of another archive somewhere behind its own?"""
+    return any(
+        octets.find(magic, 1) > 0 for magic in (b"Rar!\x1a\x07\x01\0", b"Rar!\x1a\x07\0", b"7z\xbc\xaf\x27\x1c\0")
+    )
+
+
 def _text_type(octets: bytes, head: bytes) -> str:
-    if head[:2] in (b"\xff\xfe", b"\xfe\xff"):
-        head = octets[: 2 * _HEAD].decode("utf-16", "replace").encode("utf-8", "replace")
+    early = octets[:_EARLY]
+    if b"\0" in head[:2] or head[:2] in (b"\xff\xfe", b"\xfe\xff") or head[1:2] == b"\0":
+        early = as_utf8(octets[: 2 * _EARLY])
+        head = early[:_HEAD]
     head = head.removeprefix(b"\xef\xbb\xbf")
-    if _SHEBANG.match(head) or _SCRIPT.match(head) or _HTA.search(octets[: 64 * 1024]):
+    if head.startswith(b"{\\rt"):
+        return "rtf"
+    if head.startswith(b"%!PS"):
+        return "postscript"
+    if head.startswith(b"-----BEGIN PGP"):
+        return "pgp"
+    if _SHEBANG.match(head) or _SCRIPT.match(head) or _HTA.search(early):
         return "script"
-    if _SVG.search(head):
-        return "svg"
-    if _HTML.search(head):
+    if _PDF.search(head):
+        return "pdf"
+    page, drawing = _HTML.search(early), _SVG.search(early)
+    if page is not None and (drawing is None or page.start() < drawing.start()):
         return "html"
+    if drawing is not None:
+        return "svg"
     if head.lstrip().startswith(b"<?xml"):
         return "xml"
     if head.translate(None, _TEXT_OCTETS):
         return "unknown"
     return "email" if _EMAIL.match(head.replace(b"\r\n", b"\n")) else "text"
+
+
+def as_utf8(octets: bytes) -> bytes:
+    """What is UTF-16, with a mark or without one; all else as it is."""
+    if octets[:2] in (b"\xff\xfe", b"\xfe\xff"):
+        return octets.decode("utf-16", "replace").encode("utf-8", "replace")
+    for name, evens in (("utf-16-le", octets[1:200:2]), ("utf-16-be", octets[0:200:2])):
+        if len(evens) >= 4 and evens.count(0) * 4 >= len(evens) * 3:
+            return octets.decode(name, "replace").encode("utf-8", "replace")
+    return octets
 
 
 def _zip_type(octets: bytes) -> str:
@@ -112,7 +155,9 @@ def _zip_type(octets: bytes) -> str:
     head = octets[:8192]
     if b"[Content_Types].xml" in octets[:65536] or b"_rels/.rels" in head:
         places = octets[:8192] + octets[-65536:]
-        return next((name for folder, name in _OFFICE if folder in places), "ooxml")
+        found = next((name for folder, name in _OFFICE if folder in places), "")
+        if found or b"_rels/.rels" in places:
+            return found or "ooxml"
     if b"mimetypeapplication/vnd.oasis" in head[:120]:
         return "odf"
     if b"mimetypeapplication/epub" in head[:120]:

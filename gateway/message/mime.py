@@ -8,18 +8,18 @@ parts, and what one mail program may read otherwise than another is told as a fa
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
-from gateway.message.header import Header, parse_header
+from gateway.message.header import MAX_HEADER, Header, parse_header
 from gateway.message.parameters import Parameters, parse_parameters
 from gateway.message.transfer import IDENTITIES
 
 MAX_PARTS = 1000
 MAX_DEPTH = 32
-MAX_PART_HEADER = 16 * 1024  # octets
 MAX_DASHED_LINES = 100_000  # that may be boundaries
+MAX_FIELDS = 20_000  # of all parts
 MAX_BOUNDARY = 200  # characters; RFC 2046 5.1.1 allows 70
 
 TEXT = Parameters("text/plain", {})
-_KNOWN_ENCODINGS = frozenset({*IDENTITIES, "base64", "quoted-printable", "x-uuencode", "uuencode", "x-uue"})
+ENCODINGS = frozenset({"base64", "quoted-printable", "x-uuencode", "uuencode", "x-uue"})
 # A reader that looks for headers everywhere finds one in what stands before or behind the parts.
 _HIDDEN = (b"content-disposition:", b"content-transfer-encoding:", b"content-type:")
 
@@ -29,6 +29,7 @@ FAULTS = (
     "bad_part_header",
     "two_content_types",
     "two_encodings",
+    "odd_content_type",  # one that some read as another
     "two_parameters",  # a parameter given twice with different values
     "long_parameters",  # more than is read
     "unknown_encoding",
@@ -111,16 +112,24 @@ def walk(octets: bytes, *, is_fragment: bool = False) -> Structure:
     return _Walk(octets).run(is_fragment)
 
 
+def _is_header_alone(header: Header, octets: bytes) -> bool:
+    """RFC 5322 3.5: without a body the blank line may be missing too."""
+    size = sum(len(field.raw) for field in header.fields)
+    return bool(header.fields) and size == len(octets) == header.end and octets.endswith(b"\r\n")
+
+
 class _Walk:
     def __init__(self, octets: bytes) -> None:
         self.octets = octets
         self.found = Structure()
         self.open: list[_Open] = []
+        self.delimiters: set[bytes] = set()  # of what is open, both kinds
         self.current: Part | None = None  # the leaf whose end has not come yet
+        self.fields = 0
 
     def run(self, is_fragment: bool) -> Structure:
         header = parse_header(self.octets)
-        if header.is_malformed and not is_fragment:
+        if header.is_malformed and not is_fragment and not _is_header_alone(header, self.octets):
             self.found.faults.add("bad_header")
         self._begin(header, header.end, "", 0, TEXT)
         for start, end in self._dashed_lines():
@@ -159,7 +168,7 @@ class _Walk:
             if rest in (b"", b"--"):
                 self._delimiter(level, start, end, is_last=rest == b"--")
                 return
-            if not any(other.boundary == text or other.boundary + b"--" == text for other in self.open):
+            if text not in self.delimiters:
                 self.found.faults.add("odd_boundary")
 
     def _delimiter(self, level: int, start: int, end: int, *, is_last: bool) -> None:
@@ -172,7 +181,8 @@ class _Walk:
         found.has_begun = True
         if is_last:
             self.open.pop(level)
-            found.part.end = before
+            self._note_delimiters()
+            found.part.end = max(before, found.part.start)
             self._outside(level, end)
             return
         self._begin_part(found, end)
@@ -190,7 +200,11 @@ class _Walk:
             self.found.faults.add("hidden_part")
 
     def _begin_part(self, found: _Open, at: int) -> None:
-        header = self._part_header(at)
+        header = Header((), 2, False)
+        if not self.octets.startswith(b"\r\n", at):
+            header = self._inner_header(at)
+            if header.is_malformed:
+                self.found.faults.add("bad_part_header")
         parent = found.part
         parent.children += 1
         number = f"{parent.number}.{parent.children}" if parent.number else str(parent.children)
@@ -198,24 +212,23 @@ class _Walk:
         default = Parameters("message/rfc822", {}) if parent.media_type == "multipart/digest" else TEXT
         self._begin(header, at + header.end, number, parent.depth + 1, default)
 
-    def _part_header(self, at: int) -> Header:
-        """Ends at a blank line, or before a delimiter."""
-        if self.octets.startswith(b"\r\n", at):
-            return Header((), 2, False)
-        block = self.octets[at : at + MAX_PART_HEADER]
-        header = parse_header(block, MAX_PART_HEADER)
-        if not header.is_malformed:
-            return header
-        self.found.faults.add("bad_part_header")
-        cuts = [(b"\n" + block).find(b"\n--" + found.boundary, 0, header.end + 1) for found in self.open]
-        cut = min((cut for cut in cuts if cut >= 0), default=-1)
-        return header if cut < 0 else parse_header(block[:cut], MAX_PART_HEADER)
+    def _inner_header(self, at: int) -> Header:
+        """Of a part, or of a message in a message: it ends at a blank line, or before a delimiter."""
+        octets, end = self.octets, min(len(self.octets), at + MAX_HEADER)
+        blank = octets.find(b"\r\n\r\n", at, end)
+        end = blank + 4 if blank >= 0 else end
+        for found in self.open:
+            delimiter = b"--" + found.boundary
+            cut = at if octets.startswith(delimiter, at) else octets.find(b"\n" + delimiter, at, end) + 1
+            end = cut if at <= cut < end and cut else end
+        return parse_header(octets[at:end])
 
     def _begin(self, header: Header, start: int, number: str, depth: int, default: Parameters) -> None:
         """A part begins; of a message in a message the embedded one begins with it."""
         while True:
             part = self._part(header, min(start, len(self.octets)), number, depth, default)
-            if len(self.found.parts) >= MAX_PARTS:
+            self.fields += len(header.fields)
+            if len(self.found.parts) >= MAX_PARTS or (number and self.fields > MAX_FIELDS):
                 self.found.faults.add("too_many_parts")
                 self.current = None
                 self.open.clear()
@@ -228,10 +241,16 @@ class _Walk:
             if part.media_type.startswith("multipart/"):
                 self._open(part)
                 return
-            if not part.is_message or part.encoding not in IDENTITIES:
+            if not part.is_message:
+                return
+            if part.encoding in ENCODINGS:
+                self.found.faults.add("encoded_multipart")
                 return
             part.children = 1
-            header = parse_header(self.octets[part.start : part.start + MAX_PART_HEADER], MAX_PART_HEADER)
+            header = self._inner_header(part.start)
+            inner = self.octets[part.start : part.start + header.end]
+            if header.is_malformed and header.fields and not _is_header_alone(header, inner):
+                self.found.faults.add("bad_part_header")
             start, depth, default = part.start + header.end, depth + 1, TEXT
             number = f"{number}.1" if number else "1"
 
@@ -245,8 +264,10 @@ class _Walk:
             faults.add("two_content_types")
         field = header.first("Content-Disposition")
         disposition = Parameters("", {}) if field is None else parse_parameters(field.value)
-        if content_type.is_ambiguous or disposition.is_ambiguous:
+        if content_type.is_ambiguous_but_for_names or disposition.is_ambiguous_but_for_names:
             faults.add("two_parameters")
+        if found is not None and content_type.is_odd:
+            faults.add("odd_boundary" if "boundary" in content_type.values else "odd_content_type")
         if content_type.is_cut or disposition.is_cut:
             faults.add("long_parameters")
         encoding = self._encoding(header)
@@ -254,6 +275,9 @@ class _Walk:
             faults.add("partial")
         elif content_type.word == "message/external-body":
             faults.add("external_body")
+        if number:  # what a hostile message has thousands of is not kept
+            kept = tuple(each for each in header.fields if each.name.lower().startswith("content-"))
+            header = Header(kept, header.end, header.is_malformed)
         return Part(number, depth, header, content_type, disposition, encoding, start)
 
     def _encoding(self, header: Header) -> str:
@@ -263,19 +287,24 @@ class _Walk:
         if field is None:
             return ""
         word = parse_parameters(field.value).word
-        if word not in _KNOWN_ENCODINGS:
+        if word not in ENCODINGS and word not in IDENTITIES:
             self.found.faults.add("unknown_encoding")
         return word
 
     def _open(self, part: Part) -> None:
-        if part.encoding not in IDENTITIES:
+        if part.encoding in ENCODINGS:
             self.found.faults.add("encoded_multipart")
         boundary = part.content_type.first("boundary").encode("utf-8", "surrogateescape").rstrip()
         if not boundary:
             self.found.faults.add("no_boundary")
             return
         self.open.append(_Open(part, boundary[:MAX_BOUNDARY], part.start))
+        self._note_delimiters()
         self.current = None
+
+    def _note_delimiters(self) -> None:
+        names = [found.boundary for found in self.open]
+        self.delimiters = {*names, *(name + b"--" for name in names)}
 
     def _end_current(self, at: int) -> None:
         """The leaf ends, and with it the messages that it is the body of."""
@@ -290,6 +319,7 @@ class _Walk:
             found.part.end = max(at, found.part.start)
             self.found.faults.add("unterminated" if found.has_begun else "missing_boundary")
         del self.open[level:]
+        self._note_delimiters()
 
     def _finish(self, at: int) -> None:
         self._close(0, at)

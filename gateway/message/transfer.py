@@ -5,9 +5,14 @@ What is wrong with them is told beside what they give. All work is linear.
 
 import binascii
 import re
+from collections.abc import Iterator
 
 _DASHED_LINE = re.compile(rb"^--.*$", re.MULTILINE)
-_NOT_BASE64 = re.compile(rb"[^A-Za-z0-9+/=]+")
+_LETTERS = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/"
+_FOREIGN = bytes(octet for octet in range(256) if octet not in _LETTERS + b"=")
+_PADDING = re.compile(rb"=+")
+_PIECE = 256 * 1024
+MAX_PADDING = 1000  # of one body that may end runs
 _SOFT_BREAK = re.compile(rb"=[ \t]*\r?\n")
 _BROKEN_ESCAPE = re.compile(rb"=(?![0-9A-Fa-f]{2}|[ \t]*(?:\r?\n|\Z))")
 _UU_BEGIN = re.compile(rb"^begin [0-7]{3,4} ([^\r\n]{1,255})\r?\n", re.MULTILINE)
@@ -17,13 +22,28 @@ MAX_UU_LINE = 45  # octets that a line of uuencoded data may hold
 
 
 def decode_base64(body: bytes) -> bytes:
-    """Each run between paddings for itself; what is cut short keeps what it has."""
-    letters = _NOT_BASE64.sub(b"", body)
-    out = []
-    for run in letters.split(b"="):
-        whole = run[: len(run) - 1] if len(run) % 4 == 1 else run
-        out.append(binascii.a2b_base64(whole + b"=" * (-len(whole) % 4)))
-    return b"".join(out)
+    """All that is no letter is left out. Padding ends a run where it stands in its place, and is left out elsewhere;
+    what is cut short keeps what it has.
+    """
+    letters = body.translate(None, _FOREIGN)
+    runs = letters.split(b"=") if letters.count(b"=") <= MAX_PADDING else [letters.replace(b"=", b"")]
+    if len(runs) > 1 and not _is_padding_in_place(letters):
+        runs = [letters.replace(b"=", b"")]
+    return b"".join(_decode_run(run) for run in runs if run)
+
+
+def _decode_run(letters: bytes) -> bytes:
+    whole = letters[:-1] if len(letters) % 4 == 1 else letters
+    return binascii.a2b_base64(whole + b"=" * (-len(whole) % 4))
+
+
+def _is_padding_in_place(letters: bytes) -> bool:
+    at = 0
+    for match in _PADDING.finditer(letters):
+        if (match.end() - at) % 4 or match.end() - match.start() > 2:
+            return False
+        at = match.end()
+    return True
 
 
 def decode_loose_base64(body: bytes) -> bytes:
@@ -32,7 +52,17 @@ def decode_loose_base64(body: bytes) -> bytes:
 
 
 def decode_quoted_printable(body: bytes) -> bytes:
-    return binascii.a2b_qp(_SOFT_BREAK.sub(b"", body))
+    return b"".join(binascii.a2b_qp(_SOFT_BREAK.sub(b"", piece)) for piece in _pieces(body))
+
+
+def _pieces(body: bytes) -> Iterator[bytes]:
+    """Whole lines, so many at a time that what is made of them is no multiple of the message."""
+    at = 0
+    while at < len(body):
+        end = body.find(b"\n", at + _PIECE)
+        end = len(body) if end < 0 else end + 1
+        yield body[at:end]
+        at = end
 
 
 def decode(body: bytes, encoding: str) -> tuple[bytes, bool]:
@@ -51,12 +81,11 @@ def decode(body: bytes, encoding: str) -> tuple[bytes, bool]:
 
 def _is_plain_base64(body: bytes) -> bool:
     """Only letters of base64 in lines, and padding at the end alone."""
-    found = _NOT_BASE64.sub(b"", body)
-    padding = found.find(b"=")
-    if padding >= 0 and found[padding:].strip(b"="):
+    if body.translate(None, _LETTERS + b"=\r\n \t"):
         return False
-    foreign = body.translate(None, b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/=\r\n \t")
-    return not foreign and len(found) % 4 == 0
+    found = body.translate(None, b"\r\n \t")
+    padding = found.find(b"=")
+    return len(found) % 4 == 0 and (padding < 0 or (len(found) - padding <= 2 and not found[padding:].strip(b"=")))
 
 
 def uuencoded_files(text: bytes, limit: int) -> list[tuple[bytes, bytes]]:
@@ -66,19 +95,20 @@ def uuencoded_files(text: bytes, limit: int) -> list[tuple[bytes, bytes]]:
     while len(found) < limit and (match := _UU_BEGIN.search(text, at)) is not None:
         end = text.find(b"\nend", match.end() - 1)
         at = end if end >= 0 else len(text)
-        octets = b"".join(map(_uu_line, text[match.end() : at].splitlines()))
+        lines = (line for piece in _pieces(text[match.end() : at]) for line in piece.splitlines())
+        octets = b"".join(filter(None, map(_uu_line, lines)))
         if octets:
             found.append((match[1].strip(), octets))
     return found
 
 
 def _uu_line(line: bytes) -> bytes:
+    """No more than its letters hold, whatever the first of them says; some encoders put letters behind."""
+    size = (line[:1] or b"\0")[0] - 32 & 63
+    held = (len(line) - 1) * 3 // 4
+    if not 0 < size <= MAX_UU_LINE or held < 1:
+        return b""
     try:
-        return binascii.a2b_uu(line)
+        return binascii.a2b_uu(line[: (size * 4 + 5) // 3])[:held]
     except binascii.Error:
-        # Some encoders leave blanks in front or put letters behind: so many octets as the first letter says count.
-        size = (line[:1] or b"\0")[0] - 32 & 63
-        try:
-            return binascii.a2b_uu(line[: (size * 4 + 5) // 3]) if 0 < size <= MAX_UU_LINE else b""
-        except binascii.Error:
-            return b""
+        return b""
