@@ -14,6 +14,7 @@ import uvloop
 from gateway.config import Config, NextHop, Route, parse_next_hop
 from gateway.core.errors import ConfigError
 from gateway.delivery.routes import FixedHost, Routes
+from gateway.message.header import load_charsets
 from gateway.net.listener import bind
 from gateway.net.tls import KeyMaterial, TlsSettings
 from gateway.policy_folder import applied_policy, engines_of, shadow_policy, signatures_of
@@ -22,6 +23,7 @@ from gateway.reload import Reloader, forget, read_outcome
 from gateway.role_smtp import SMTP_LISTENERS, run_smtp
 from gateway.roles import POP3_LISTENERS, run_admin, run_queue, run_store
 from gateway.servers import content
+from gateway.spam.filter import SpamFilter
 from gateway.storage.counters import MAX_SLOTS, SharedCounters
 from gateway.storage.queue_desk import QueueDesk
 from gateway.storage.spool import Spool
@@ -41,6 +43,7 @@ _log = log.get("app")
 def run_gateway(config: Config, roles: Iterable[str] = ROLES) -> int:
     """Everything, in the foreground, until a signal. Raises ConfigError before anything listens."""
     log.configure()
+    load_charsets()
     identity = find_identity(config.gateway.user)
     own_data(config.data, identity)
     lock_data(config.data, identity)
@@ -181,7 +184,8 @@ def _content_role(shared: Shared, name: str) -> Role:
             outcome = read_outcome(shared.config.data)
             return outcome is not None and outcome.ok and outcome.number > known
 
-        content.serve(shared.content, alive, shared.signatures, is_outdated)
+        spam = SpamFilter(shared.config.data / "spam.model")
+        content.serve(shared.content, alive, shared.signatures, spam.judge, is_outdated)
 
     return Role(name, CONTENT_SLOT, main, is_helper=True)
 

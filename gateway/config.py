@@ -230,9 +230,17 @@ class AntivirusCheck(CheckSettings):
     yara: str | None = None
 
 
+class SpamCheck(CheckSettings):
+    """keep: how long what people teach the filter counts."""
+
+    timeout: Duration = 45.0
+    keep: Duration = 365 * 86400.0
+
+
 class Checks(Section):
     content: ContentCheck = ContentCheck()
     antivirus: AntivirusCheck = AntivirusCheck()
+    spam: SpamCheck = SpamCheck()
     reverse_dns: CheckSettings = CheckSettings()
     names: CheckSettings = CheckSettings()
     dnsbl: CheckSettings = CheckSettings()

@@ -18,6 +18,7 @@ from gateway.checks.reputation import Reputations
 from gateway.checks.runner import Check, Checks
 from gateway.checks.seen import SeenSenders
 from gateway.checks.senderauth import Arc, Dkim, Dmarc, Spf
+from gateway.checks.spam import Spam
 from gateway.delivery.probe import Prober
 from gateway.delivery.relay import Relay
 from gateway.process import Process, relay_of, resolver_of
@@ -66,6 +67,7 @@ def make_checks(process: Process) -> SmtpChecks:
     checks: dict[str, Check] = {
         "content": Content(content),
         "antivirus": Antivirus(content, clamds),
+        "spam": Spam(content),
         "reverse_dns": reverse,
         "names": Names(resolver),
         "dnsbl": lists,

@@ -11,6 +11,7 @@ from gateway.content.types import TYPES
 from gateway.message.mime import FAULTS
 from gateway.policy.catalogue import ATTACHMENT, FACTS, FUNCTIONS
 from gateway.policy.purefunctions import PURE
+from gateway.spam.symbols import ALL as SYMBOLS
 from gateway.telemetry.metrics import Metrics
 
 DOCS = Path(__file__).resolve().parents[1] / "docs"
@@ -52,6 +53,11 @@ def test_every_configuration_key_is_documented_and_none_else() -> None:
 def test_every_fact_is_documented_and_none_else() -> None:
     functions = {*(f'{name}("…")' for name in FUNCTIONS), *(f"{name}(…)" for name in PURE)}
     assert set(re.findall(FIRST, policy_page()[0], re.MULTILINE)) == {*FACTS, *functions}
+
+
+def test_every_symbol_of_the_spam_filter_is_documented_and_none_else() -> None:
+    text = (DOCS / "spam.md").read_text(encoding="utf-8").partition("## Symbols")[2]
+    assert set(re.findall(FIRST, text, re.MULTILINE)) == set(SYMBOLS)
 
 
 def test_every_word_about_content_is_documented_and_none_else() -> None:

@@ -9,7 +9,8 @@ import socket
 from contextlib import ExitStack
 from weakref import WeakKeyDictionary
 
-from gateway.content.inspection import Findings, from_json
+from gateway.checks.findings import LookedAt, from_json
+from gateway.content.inspection import Findings
 from gateway.message.blob import FileBlob
 from gateway.policy.context import Context, MessageFacts, Need
 from gateway.policy.values import UNKNOWN, Found
@@ -30,16 +31,20 @@ class ContentClient:
     def __init__(self, address: bytes | str) -> None:
         self._address = address
         self._slots = asyncio.Semaphore(MAX_AT_ONCE)
-        self._found: WeakKeyDictionary[MessageFacts, asyncio.Task[Findings]] = WeakKeyDictionary()
+        self._found: WeakKeyDictionary[MessageFacts, asyncio.Task[LookedAt]] = WeakKeyDictionary()
 
     async def findings(self, message: MessageFacts) -> Findings:
+        """Raises ContentError."""
+        return (await self.look(message)).findings
+
+    async def look(self, message: MessageFacts) -> LookedAt:
         """Raises ContentError."""
         task = self._found.get(message)
         if task is None or (task.done() and (task.cancelled() or task.exception() is not None)):
             task = self._found[message] = asyncio.create_task(self._ask(message))
         return await asyncio.shield(task)
 
-    async def _ask(self, message: MessageFacts) -> Findings:
+    async def _ask(self, message: MessageFacts) -> LookedAt:
         try:
             async with asyncio.timeout(WAIT_S), self._slots:
                 packet = await self._exchange(message)

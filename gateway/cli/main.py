@@ -17,6 +17,7 @@ from gateway.cli.quarantine import quarantine
 from gateway.cli.queue import queue
 from gateway.cli.replay import policy_coverage, policy_replay
 from gateway.cli.setup import init, run
+from gateway.cli.spam import spam
 from gateway.cli.trace import trace
 
 
@@ -27,6 +28,7 @@ class SmarthostCommands(GroupedCommands):
         Commands("People", ("user", "alias")),
         Commands("Domains", ("dkim", "dns")),
         Commands("Mail on its way", ("queue", "quarantine", "trace")),
+        Commands("The spam filter", ("spam",)),
     )
 
 
@@ -39,7 +41,7 @@ def main() -> None:
     """
 
 
-for command in (init, check, doctor, run, reload, policy, user, alias, dkim, dns, queue, quarantine, trace):
+for command in (init, check, doctor, run, reload, policy, user, alias, dkim, dns, queue, quarantine, trace, spam):
     main.add_command(command)
 policy.add_command(policy_explain)
 policy.add_command(policy_replay)

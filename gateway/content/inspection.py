@@ -4,8 +4,7 @@ Synchronous, and bounded in octets, members, depth and time whatever comes in. W
 fault or a trait, never passed over.
 """
 
-import json
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -14,7 +13,7 @@ from gateway.content.archives import ArchiveError, Budget, LimitReached
 from gateway.content.attachment import Attachment, attachment_of
 from gateway.message.header import Field
 from gateway.message.loose import encoded_sections
-from gateway.message.mime import AMBIGUOUS, ENCODINGS, Part, walk
+from gateway.message.mime import AMBIGUOUS, ENCODINGS, Part, Structure, walk
 from gateway.message.transfer import decode, decode_loose_base64, uuencoded_files
 
 MAX_ATTACHMENTS = 200
@@ -48,30 +47,29 @@ class Findings:
         return replace(self, attachments=tuple(replace(each, members=()) for each in self.attachments))
 
 
-def to_json(findings: Findings) -> bytes:
+def told(findings: Findings) -> dict[str, object]:
+    """For JSON."""
     attachments = [each.told() for each in findings.attachments]
-    told = {
-        "attachments": attachments,
-        "faults": findings.faults,
-        "matches": findings.matches,
+    return {
+        "attachments": attachments, "faults": findings.faults, "matches": findings.matches,
         "partial": findings.is_partial,
-    }
-    return json.dumps(told, ensure_ascii=False, separators=(",", ":")).encode("utf-8", "replace")
+    }  # fmt: skip
 
 
-def from_json(octets: bytes) -> Findings:
-    """Raises ValueError."""
-    try:
-        found = json.loads(octets)
-        attachments = tuple(attachment_of(each) for each in found["attachments"])
-        return Findings(attachments, tuple(found["faults"]), tuple(found["matches"]), bool(found["partial"]))
-    except (KeyError, TypeError) as error:
-        raise ValueError(f"no findings: {error}") from error
+def findings_of(values: Mapping[str, Any]) -> Findings:
+    """What `told` gave. Raises KeyError, TypeError."""
+    attachments = tuple(attachment_of(each) for each in values["attachments"])
+    return Findings(attachments, tuple(values["faults"]), tuple(values["matches"]), bool(values["partial"]))
 
 
 def inspect(octets: bytes, scan: Scan = lambda octets: ()) -> Findings:
     """octets: a whole message."""
-    return _Inspection(octets, scan).run()
+    return inspect_parts(octets, walk(octets), scan)
+
+
+def inspect_parts(octets: bytes, structure: Structure, scan: Scan) -> Findings:
+    """The same, of a message that has been walked."""
+    return _Inspection(octets, scan).run(structure)
 
 
 def named_attachment(**known: Any) -> Attachment:
@@ -109,9 +107,8 @@ class _Inspection:
         self.matches: dict[str, None] = {}
         self.is_partial = False
 
-    def run(self) -> Findings:
+    def run(self, structure: Structure) -> Findings:
         self._scan(self.octets)
-        structure = walk(self.octets)
         self.faults |= structure.faults
         if structure.faults & AMBIGUOUS:
             for section in encoded_sections(self.octets):

@@ -19,15 +19,24 @@ _FIELD = re.compile(rb"([!-9;-~]+)[ \t]*:([^\n]*(?:\n[ \t][^\n]*)*)(?:\n|\Z)")
 _WORD = re.compile(r"=\?[!->@-~]+\?[bBqQ]\?[!->@-~]*\?=")
 _BETWEEN = re.compile(r"(?<=\?=)[ \t]+(?==\?)")
 _SAFE_CHARSETS = re.compile(
-    r"(?:us-)?ascii|utf-?8|iso-?8859-\d+|windows-125\d|cp125\d|koi8-[ru]|gb(?:2312|k|18030)|big5"
+    r"(?:us-)?ascii|utf-?8|utf-?16(?:-?[lb]e)?|iso-?8859-\d+|windows-125\d|cp125\d|koi8-[ru]|gb(?:2312|k|18030)|big5"
     r"|euc-(?:jp|kr)|iso-2022-(?:jp|kr)|shift_?jis|ks_c_5601-1987",
     re.IGNORECASE,
 )
 
 
 # Loaded now: after the drop of privileges the codecs' files may be out of reach.
-for _name in ("raw-unicode-escape", "latin-1", "utf-8", "idna", "cp1252"):
+for _name in ("raw-unicode-escape", "latin-1", "utf-8", "idna", "cp1252", "cp437"):
     codecs.lookup(_name)
+
+
+def load_charsets() -> None:
+    """Those that mail is written in, for the same reason: before the drop."""
+    numbered = [f"iso8859-{number}" for number in range(1, 17) if number != 12]
+    pages = [f"cp{number}" for number in range(1250, 1259)]
+    asian = ["gb2312", "gbk", "gb18030", "big5", "euc-jp", "euc-kr", "iso-2022-jp", "iso-2022-kr", "shift_jis"]
+    for name in (*numbered, *pages, *asian, "koi8-r", "koi8-u", "utf-16", "utf-16-le", "utf-16-be", "ascii"):
+        codecs.lookup(name)
 
 
 @dataclass(frozen=True, slots=True)

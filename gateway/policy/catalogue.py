@@ -41,6 +41,7 @@ from gateway.policy.readers import (
     urls,
 )
 from gateway.policy.values import PENDING, Found, Kind, Value
+from gateway.spam.symbols import ALL as SYMBOLS
 
 # What a fact costs: nothing, a look at our own state, a look-up, asking the next hop, waiting for the client, a scan.
 FREE, STATE, DNS, PROBE, WAIT, SCAN = range(6)
@@ -229,6 +230,15 @@ def _facts() -> dict[str, Fact]:
             "virus.partial", boolean, message, None, "an engine's limits kept it from looking at all of it",
             SCAN, "antivirus", neutral=False,
         ),
+        Fact(
+            "spam.probability", number, message, None, "0 to 1, at even odds of ham and spam", SCAN, "spam", neutral=0,
+        ),
+        Fact("spam.score", number, message, None, "its log odds: 0 at even odds, 10 at 0.99", SCAN, "spam", neutral=0),
+        Fact(
+            "spam.symbols", Kind.LIST, message, None, "what its structure shows, in words",
+            SCAN, "spam", neutral=(), words=SYMBOLS,
+        ),
+        Fact("spam.source", text, message, None, "which filter says so: bayes", SCAN, "spam", neutral="bayes"),
         Fact(
             "greylist.state", text, recipient, None, "new, waiting or passed, by network and sender domain",
             STATE, "greylist", "passed",

@@ -4,7 +4,7 @@ What parses hostile octets (archives, documents, signatures) runs here and not w
 flood of memory takes this process alone, its request ends without findings, and the supervisor starts it again.
 
 A request is one packet: b"I" and the message, or b"F" with a descriptor of a file that holds it. The answer is one
-packet of JSON, `content.inspection.to_json`. No answer: it could not be looked at.
+packet of JSON, `checks.findings`. No answer: it could not be looked at.
 """
 
 import errno
@@ -14,11 +14,18 @@ import select
 import signal
 import socket
 import struct
+import time
 from collections.abc import Callable
 
-from gateway.content.inspection import Findings, Scan, inspect, to_json
+from gateway.checks.findings import to_json
+from gateway.content.inspection import Scan, inspect_parts
 from gateway.content.signatures import Signatures
 from gateway.message.blob import INLINE_LIMIT
+from gateway.message.mime import Part, walk
+from gateway.spam.filter import SpamVerdict
+from gateway.telemetry import log
+
+Judge = Callable[[bytes, list[Part]], SpamVerdict]
 
 INLINE, FILE = b"I", b"F"
 MAX_REQUEST = INLINE_LIMIT + 1
@@ -28,6 +35,10 @@ MAX_MEMORY = 1024 * 1024 * 1024  # octets of this process's data
 MAX_SECONDS = 25  # for one message; what takes longer ends the process
 BACKLOG = 1024
 _SEND_S = 2.0
+_COMPLAIN_EVERY_S = 60.0
+
+_log = log.get("content")
+_complained = float("-inf")
 
 
 def listen() -> socket.socket:
@@ -39,7 +50,9 @@ def listen() -> socket.socket:
     return listener
 
 
-def serve(listener: socket.socket, alive: int, rules: Signatures, is_outdated: Callable[[], bool]) -> None:
+def serve(
+    listener: socket.socket, alive: int, rules: Signatures, judge: Judge, is_outdated: Callable[[], bool]
+) -> None:
     """Until the supervisor is gone, or until SIGHUP: then it ends, and is started again with the rules of then.
 
     is_outdated: has there been a reload since this process was forked?
@@ -62,10 +75,10 @@ def serve(listener: socket.socket, alive: int, rules: Signatures, is_outdated: C
         except (BlockingIOError, ConnectionError):
             continue
         with peer:
-            _answer(peer, scan)
+            _answer(peer, scan, judge)
 
 
-def _answer(peer: socket.socket, scan: Scan) -> None:
+def _answer(peer: socket.socket, scan: Scan, judge: Judge) -> None:
     if not _is_ours(peer):
         return
     peer.settimeout(_SEND_S)
@@ -73,7 +86,7 @@ def _answer(peer: socket.socket, scan: Scan) -> None:
     try:
         octets = _receive(peer)
         if octets is not None:
-            peer.sendall(_packet(inspect(octets, scan)))
+            peer.sendall(_packet(octets, scan, judge))
     except OSError as error:
         if error.errno not in (errno.EPIPE, errno.ECONNRESET, errno.ETIMEDOUT, None):
             raise
@@ -101,7 +114,22 @@ def _receive(peer: socket.socket) -> bytes | None:
             os.close(descriptor)
 
 
-def _packet(findings: Findings) -> bytes:
-    """With so many names of members as fit."""
-    packet = to_json(findings)
-    return packet if len(packet) <= MAX_ANSWER else to_json(findings.without_members())
+def _packet(octets: bytes, scan: Scan, judge: Judge) -> bytes:
+    """With so many names of members as fit. A spam filter that fails has no opinion; the rest is told all the same."""
+    structure = walk(octets)
+    findings = inspect_parts(octets, structure, scan)
+    try:
+        spam: SpamVerdict | None = judge(octets, structure.parts)
+    except Exception as error:
+        _complain(error)
+        spam = None
+    packet = to_json(findings, spam)
+    return packet if len(packet) <= MAX_ANSWER else to_json(findings.without_members(), spam)
+
+
+def _complain(error: Exception) -> None:
+    """Now and then."""
+    global _complained
+    if time.monotonic() - _complained > _COMPLAIN_EVERY_S:
+        _complained = time.monotonic()
+        _log.warning("spam filter failed", exc_info=error)
