@@ -1,13 +1,14 @@
 """How well the embedded filter tells spam from ham: cross-validated on a corpus sorted as ham/SOURCE and spam/SOURCE.
 
-    python -m bench.spam_accuracy CORPUS        A: folds by thread; B: whole sources unseen; first contact; calibration
+    python -m bench.spam_accuracy CORPUS        A: folds by thread; B: whole sources unseen; calibration
 
-Recall is of spam, at a rate of false positives among the ham of the same test; with few ham 0.1 % is one message or none.
+Recall is of spam, at a rate of false positives among the ham of the same test; with few ham 0.1 % is one or none.
 """
 
 import sys
 import time
 from collections.abc import Sequence
+from itertools import pairwise
 from pathlib import Path
 
 from gateway.spam.corpus import sources_in
@@ -35,10 +36,8 @@ def recalls(scores: Sequence[float], targets: Sequence[bool]) -> list[float]:
 
 
 def shown(name: str, scores: Sequence[float], targets: Sequence[bool]) -> None:
-    ham = len(targets) - sum(targets)
-    print(
-        f"{name:50} {' / '.join(f'{each:5.1f}' for each in recalls(scores, targets))}   ({ham} ham, {sum(targets)} spam)"
-    )
+    figures = " / ".join(f"{each:5.1f}" for each in recalls(scores, targets))
+    print(f"{name:50} {figures}   ({len(targets) - sum(targets)} ham, {sum(targets)} spam)")
 
 
 def combined(stack: Stack, scores: Sequence[tuple[float, float]]) -> list[float]:
@@ -48,9 +47,8 @@ def combined(stack: Stack, scores: Sequence[tuple[float, float]]) -> list[float]
 def main(corpus: Path) -> None:
     started = time.process_time()
     found = list(sources_in(corpus))
-    print(
-        f"{len(found)} messages, {1000 * (time.process_time() - started) / len(found):.2f} ms each to parse and tokenise"
-    )
+    each_ms = 1000 * (time.process_time() - started) / len(found)
+    print(f"{len(found)} messages, {each_ms:.2f} ms each to parse and tokenise")
     print(f"{'recall in % at false positives of':50} {' / '.join(f'{100 * rate:3.1f} %' for rate in RATES)}")
     examples = [example for _, example in found]
     targets = [example.is_spam for example in examples]
@@ -89,9 +87,8 @@ def _without_pot(found: list[tuple[str, Example]]) -> None:
     for chance in (0.5, 0.9, 0.99):
         wrong = sum(sigmoid(logit) >= chance for logit in ham)
         right = sum(sigmoid(logit) >= chance for logit in pot)
-        print(
-            f"  at {chance}: {wrong} of {len(ham)} ham wrong, {100 * right / max(1, len(pot)):.1f} % of that phishing found"
-        )
+        share = 100 * right / max(1, len(pot))
+        print(f"  at {chance}: {wrong} of {len(ham)} ham wrong, {share:.1f} % of that phishing found")
     print("  stack", stack)
 
 
@@ -99,7 +96,7 @@ def _calibration(logits: Sequence[float], targets: Sequence[bool]) -> None:
     """At even odds: each spam and each ham weighed by how many there are."""
     spam, ham = sum(targets), len(targets) - sum(targets)
     edges = (0.0, 0.01, 0.1, 0.5, 0.9, 0.99, 1.0001)
-    for low, high in zip(edges, edges[1:], strict=False):
+    for low, high in pairwise(edges):
         inside = [target for logit, target in zip(logits, targets, strict=True) if low <= sigmoid(logit) < high]
         weight = sum(inside) / spam + (len(inside) - sum(inside)) / ham
         if weight:

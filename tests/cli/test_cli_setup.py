@@ -97,12 +97,13 @@ def test_exit_codes_in_an_empty_folder(bare: Cli, argv: tuple[str, ...], code: i
 
 def test_help_shows_every_command_under_a_title(bare: Cli) -> None:
     text = bare("--help").expect(0).stdout
-    assert re.findall(r"^(\S.*):$", text, re.MULTILINE)[-5:] == [
+    assert re.findall(r"^(\S.*):$", text, re.MULTILINE)[-6:] == [
         "Set up and run",
         "Policies",
         "People",
         "Domains",
         "Mail on its way",
+        "The spam filter",
     ]
     for name in ("init", "check", "run", "user", "alias", "queue", "trace"):
         assert re.search(rf"^  {name}  +\S", text, re.MULTILINE)
