@@ -13,9 +13,13 @@ from email.message import EmailMessage
 from email.utils import formatdate, make_msgid
 
 from gateway.core.errors import SmarthostError
+from gateway.demo import samples
 from gateway.demo.site import MAILING_LIST, SIZE_LIMIT, Internet, Site
 from gateway.queue.seals import signatures_of
+from gateway.queue.store import Filter, State
 from gateway.senderauth.signing import SigningKey
+from gateway.storage.queue_desk import QueueDesk
+from gateway.storage.spool import Spool
 
 ARRIVAL_S = 20.0
 STRANGER = "127.0.0.9"  # a loopback address that the demo's [networks] trusted leaves out
@@ -43,6 +47,11 @@ class Tour:
             Stop("mail to somebody who does not exist here", self._unknown_user),
             Stop("a stranger writes as the bank, whose domain wants that rejected", self._forged),
             Stop("the bank's mail over a list, which breaks its signature and seals what it found", self._over_a_list),
+            Stop("a virus, in a zip, from outside", self._virus_in),
+            Stop("the same from alice, who signed in", self._virus_out),
+            Stop("spam", self._spam),
+            Stop("an archive under a password", self._locked),
+            Stop("a document with macros", self._macros),
             Stop(f"a message over the size limit of {SIZE_LIMIT}", self._oversize),
             Stop("a smuggled second message behind a bare LF dot", self._smuggling),
             Stop("bob writes to nobody@remote.example and gets a bounce", self._bounce),
@@ -82,6 +91,40 @@ class Tour:
             "help@bank.example", MAILING_LIST, "Opening hours", source=STRANGER, site=self._remote, key=self._bank
         )
         return self._arrival(reply, self._home, "bob@example.org", what="DKIM fails, ARC vouches: is in")
+
+    def _virus_in(self) -> tuple[str, str, bool]:
+        reply = self._send(
+            "dave@elsewhere.example", "alice@example.org", "The file", source=STRANGER,
+            attachment=("file.zip", samples.zipped(file__com=samples.EICAR)),
+        )  # fmt: skip
+        return reply, "refused: the embedded scanner knows it", reply.startswith("554 5.7.1")
+
+    def _virus_out(self) -> tuple[str, str, bool]:
+        reply = self._send(
+            "alice@example.org", "carol@remote.example", "The file", user="alice@example.org",
+            attachment=("file.zip", samples.zipped(file__com=samples.EICAR)),
+        )  # fmt: skip
+        return reply, "refused: it does not leave either", reply.startswith("554 5.7.1")
+
+    def _spam(self) -> tuple[str, str, bool]:
+        reply = self._send(
+            "dave@elsewhere.example", "alice@example.org", "You have won", source=STRANGER, text=samples.GTUBE
+        )
+        return self._kept(reply, "spam")
+
+    def _locked(self) -> tuple[str, str, bool]:
+        reply = self._send(
+            "dave@elsewhere.example", "alice@example.org", "Invoice", source=STRANGER,
+            attachment=("invoice.zip", samples.locked_zip()),
+        )  # fmt: skip
+        return self._kept(reply, "something under a password")
+
+    def _macros(self) -> tuple[str, str, bool]:
+        reply = self._send(
+            "dave@elsewhere.example", "alice@example.org", "Order form", source=STRANGER,
+            attachment=("order.docm", samples.document_with_macros()),
+        )  # fmt: skip
+        return self._kept(reply, "macros")
 
     def _oversize(self) -> tuple[str, str, bool]:
         reply = self._send("dave@elsewhere.example", "alice@example.org", "Video", source=STRANGER, octets=1_200_000)
@@ -127,23 +170,47 @@ class Tour:
         author: str = "",
         site: Site | None = None,
         key: SigningKey | None = None,
+        text: str = "",
+        attachment: tuple[str, bytes] | None = None,
     ) -> str:
-        """The last reply of the dialogue, as text. author: what From names, where that is not the sender."""
+        """The last reply of the dialogue, as text. author: what From names, where that is not the sender; attachment:
+        name and octets.
+        """
         message = EmailMessage()
         message["From"], message["To"], message["Subject"] = author or sender, recipient, subject
         message["Date"], message["Message-ID"] = formatdate(), make_msgid(domain=sender.rpartition("@")[2])
-        message.set_content(f"{subject}\n" + "0123456789abcdef" * 4 * (octets // 64) if not octets else "x" * 70 + "\n")
+        message.set_content(
+            text + "\n"
+            if text
+            else f"{subject}\n" + "0123456789abcdef" * 4 * (octets // 64)
+            if not octets
+            else "x" * 70 + "\n"
+        )
+        if attachment is not None:
+            name, file = attachment
+            message.add_attachment(file, maintype="application", subtype="octet-stream", filename=name)
         octets_out = message.as_bytes().replace(b"\n", b"\r\n")
         if octets:
             octets_out += (b"x" * 70 + b"\r\n") * (octets // 72)
         octets_out = octets_out if key is None else signatures_of(octets_out, (key,), int(time.time())) + octets_out
         with self._connect(source, user, site or self._home) as client:
             for verb in (f"MAIL FROM:<{sender}>", f"RCPT TO:<{recipient}>"):
-                code, text = client.docmd(verb)
+                code, said = client.docmd(verb)
                 if code >= 400:
-                    return f"{code} {text.decode()}"
-            code, text = client.data(octets_out)
-            return f"{code} {text.decode()}"
+                    return f"{code} {said.decode()}"
+            code, said = client.data(octets_out)
+            return f"{code} {said.decode()}"
+
+    def _kept(self, reply: str, rule: str) -> tuple[str, str, bool]:
+        """It is in quarantine, by this rule."""
+        queue_id = reply.rpartition(" ")[2]
+        desk = QueueDesk(self._home.folder / "data" / "queue.db", Spool(self._home.folder / "data" / "spool"))
+        try:
+            found = desk.entries(Filter(queue_id=queue_id, state=State.QUARANTINED))
+            is_kept = any(entry.info.get("kept_by") == rule for entry in found)
+        finally:
+            desk.close()
+        return reply, f"kept in quarantine: {rule}" if is_kept else "not in quarantine", is_kept
 
     def _arrival(self, reply: str, site: Site, user: str, what: str = "is in") -> tuple[str, str, bool]:
         """Wait until one more message is in the user's mailbox, read over POP3 as a mail program would."""
