@@ -205,6 +205,14 @@ class ReputationCheck(CheckSettings):
     half_life: Duration = 30 * 86400.0
 
 
+class UsageCheck(CheckSettings):
+    """auth.usual: recipients an hour; factor: of the busiest hour within keep."""
+
+    floor: Count = 100
+    factor: Annotated[float, Field(ge=1, le=100)] = 3.0
+    keep: Duration = 28 * 86400.0
+
+
 class RecipientsCheck(CheckSettings):
     on_error: OnError = "defer"
     keep_existing: Duration = 86400.0
@@ -250,6 +258,7 @@ class Checks(Section):
     early_talker: EarlyTalkerCheck = EarlyTalkerCheck()
     seen: SeenCheck = SeenCheck()
     reputation: ReputationCheck = ReputationCheck()
+    usage: UsageCheck = UsageCheck()
     recipients: RecipientsCheck = RecipientsCheck()
     urls: CheckSettings = CheckSettings()
     uribl: CheckSettings = CheckSettings()

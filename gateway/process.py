@@ -163,7 +163,13 @@ def relay_of(config: Config, resolver: Resolver, on_connected: Callable[[Connect
 def keep_times(config: Config) -> KeepTimes:
     checks = config.checks
     probes = max(checks.recipients.keep_existing, checks.recipients.keep_missing)
-    return KeepTimes(checks.greylist.keep, checks.seen.keep, probes, checks.reputation.half_life * HALF_LIVES)
+    return KeepTimes(
+        checks.greylist.keep,
+        checks.seen.keep,
+        probes,
+        checks.reputation.half_life * HALF_LIVES,
+        checks.usage.keep,
+    )
 
 
 def _own_addresses(config: Config) -> frozenset[str]:

@@ -19,6 +19,7 @@ from gateway.checks.runner import Check, Checks
 from gateway.checks.seen import SeenSenders
 from gateway.checks.senderauth import Arc, Dkim, Dmarc, Spf
 from gateway.checks.spam import Spam
+from gateway.checks.usage import Usage, UsageSettings
 from gateway.delivery.probe import Prober
 from gateway.delivery.relay import Relay
 from gateway.process import Process, relay_of, resolver_of
@@ -86,10 +87,16 @@ def make_checks(process: Process) -> SmtpChecks:
         "recipients": RelayRecipients(prober.probe, state, keep),
     }
     reputations = Reputations(state, spf, settings.reputation.half_life)
-    checks["reputation"] = reputations
+    usage = Usage(state, UsageSettings(settings.usage.floor, settings.usage.factor, settings.usage.keep))
+    checks |= {"reputation": reputations, "usage": usage}
     deadlines = {name: getattr(settings, name).timeout for name in checks}
     # The engines have their own deadline; the answer of all of them may take that of the slowest.
     deadlines["antivirus"] = max(settings.antivirus.timeout, settings.content.timeout) + 1
     return SmtpChecks(
-        Checks(checks, deadlines, metrics), Memory(rates, greylist, seen, reputations), dmarc, relay, state, clamds
+        Checks(checks, deadlines, metrics),
+        Memory(rates, greylist, seen, reputations, usage),
+        dmarc,
+        relay,
+        state,
+        clamds,
     )

@@ -73,6 +73,7 @@ def test_every_key_has_its_documented_default(tmp_path: Path) -> None:
             "early_talker": {**CHECK, "delay": 2.0},
             "seen": {**CHECK, "keep": 180 * 86400.0},
             "reputation": {"timeout": 20.0, "on_error": "skip", "half_life": 30 * 86400.0},
+            "usage": {**CHECK, "floor": 100, "factor": 3.0, "keep": 28 * 86400.0},
             "recipients": {
                 "timeout": 10.0,
                 "on_error": "defer",

@@ -9,6 +9,7 @@ from gateway.checks.rates import Rates
 from gateway.checks.reputation import FACTS as REPUTATION
 from gateway.checks.reputation import Reputations
 from gateway.checks.seen import SeenSenders
+from gateway.checks.usage import Usage
 from gateway.core.transaction import Recipient
 from gateway.policy.context import Context
 from gateway.policy.rules import Policy
@@ -22,11 +23,14 @@ _log = log.get("checks")
 class Memory:
     """Only what the policy asks for is kept."""
 
-    def __init__(self, rates: Rates, greylist: Greylist, seen: SeenSenders, reputations: Reputations) -> None:
+    def __init__(
+        self, rates: Rates, greylist: Greylist, seen: SeenSenders, reputations: Reputations, usage: Usage
+    ) -> None:
         self._rates = rates
         self._greylist = greylist
         self._seen = seen
         self._reputations = reputations
+        self._usage = usage
 
     def connected(self, policy: Policy, context: Context) -> None:
         self._rates.happened(policy, "connections", context)
@@ -47,6 +51,8 @@ class Memory:
         await self._judged(policy, context, is_good=is_welcome)
         if is_welcome and "seen.sender_before" in policy.facts:
             await self._written("seen", self._seen.happened(context), context)
+        if is_welcome and "auth.usual" in policy.facts:
+            await self._written("usage", self._usage.happened(context, context.recipient_count), context)
         self._rates.happened(policy, "messages", context, by=("client", "network", "sender", "user"))
         for recipient in recipients:
             own = replace(context, recipient=recipient.forward_path)

@@ -30,6 +30,7 @@ def filters(command: Command) -> Command:
         click.option("--domain", default="", help="Recipients of this domain."),
         click.option("--sender", default="", help="This reverse-path; <> is the null one."),
         click.option("--recipient", default="", help="This recipient."),
+        click.option("--user", default="", help="Sent by this user, who signed in."),
         click.option("--older-than", default="", help="Came longer ago than this: 90s, 30m, 2h, 3d."),
     ):
         command = option(command)
@@ -51,6 +52,7 @@ def filter_of(queue_id: str, options: dict[str, Any], state: State | None = None
         domain=options["domain"],
         sender=options["sender"],
         recipient=options["recipient"],
+        user=options["user"],
         older_than=seconds,
         state=State(options["state"]) if options.get("state") else state,
     )

@@ -200,6 +200,10 @@ def _facts() -> dict[str, Fact]:
             STATE, "reputation", neutral=0,
         ),
         Fact(
+            "auth.usual", number, sender, None, "recipients an hour that are nothing unusual for who signed in",
+            STATE, "usage", neutral=100,
+        ),
+        Fact(
             "recipient.exists", boolean, recipient, recipient_exists,
             "false: a local address without account or alias, or one that its next hop does not know",
             PROBE, "recipients", neutral=True,

@@ -110,6 +110,14 @@ class Intake:
         self._settings = settings
         self._clock = clock
 
+    @property
+    def expire_s(self) -> float:
+        return self._settings.expire_s
+
+    async def enqueue(self, message: NewMessage) -> None:
+        """One of our own making. Raises what the store does."""
+        await self._store.enqueue(message)
+
     async def accept(
         self,
         session: Session,

@@ -153,6 +153,7 @@ class Filter:
     recipient: str = ""
     older_than: float | None = None
     state: State | None = None
+    user: str = ""  # who signed in to send it
 
 
 class QueueStore(Protocol):

@@ -26,6 +26,7 @@ from gateway.senderauth.results import Authentication
 from gateway.servers.login import LockedOut, SignedIn, WrongPassword
 from gateway.servers.smtp_guards import UNREADABLE_HOP, header_guard, hop_guard, relay_guard
 from gateway.servers.smtp_judge import Judged, SessionJudge
+from gateway.servers.smtp_notice import tell_of_held
 from gateway.servers.smtp_record import TransactionRecord, plain_message_id, result_of, told_part
 from gateway.servers.smtp_service import SmtpService, SpooledContent
 from gateway.servers.smtp_shadow import Shadow
@@ -53,7 +54,7 @@ class SmtpDriver:
             )
         self._judge = SessionJudge(service.policy, service.source, service.metrics, shadow)
         self._gauges = gauges
-        self._log = _LOG
+        self._log = log.get("smtp")
         self._kept: Decision | None = None  # a refusal at connect or helo that waits for RCPT
         self._kept_sender: Decision | None = None
         self._early = TransactionRecord()  # decisions of the connection, repeated in each transaction's record
@@ -284,12 +285,13 @@ class SmtpDriver:
     async def _remember(self, session: Session, envelope: Envelope, parts: tuple[Part, ...]) -> None:
         """The message is on disk: what fails here must not change the answer."""
         context = self._context(session)
-        context.reverse_path = envelope.reverse_path
+        context.reverse_path, context.recipient_count = envelope.reverse_path, len(envelope.recipients)
         is_welcome = any(part.handling.disposition is None for part in parts)
         try:
             await self._service.memory.accepted_message(
                 self._judge.policy, context, envelope.recipients, is_welcome=is_welcome
             )
+            await tell_of_held(self._service, session, parts)
         except Exception as error:
             self._log.error("not remembered", session=session.id, exc_info=error)
 
@@ -445,6 +447,3 @@ class SmtpDriver:
             refusals=refusals,
             seconds=round(time.perf_counter() - started, 4) if started is not None else 0.0,
         )
-
-
-_LOG = log.get("smtp")

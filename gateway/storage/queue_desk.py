@@ -154,6 +154,7 @@ def _where(wanted: Filter) -> tuple[str, list[object]]:
         ("destination = ?", wanted.domain.lower()),
         ("reverse_path = ? COLLATE NOCASE", wanted.sender),
         ("forward_path = ? COLLATE NOCASE", wanted.recipient),
+        ("json_valid(info) AND json_extract(info, '$.user') = ? COLLATE NOCASE", wanted.user),
     ):
         if value:
             conditions.append(sql)

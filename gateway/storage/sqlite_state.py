@@ -4,7 +4,7 @@ import asyncio
 import sqlite3
 import time
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +30,11 @@ MIGRATIONS = (
         key TEXT PRIMARY KEY, good REAL NOT NULL, bad REAL NOT NULL, at REAL NOT NULL) WITHOUT ROWID;
     CREATE INDEX reputation_at ON reputation(at)
     """,
+    """
+    CREATE TABLE usage(
+        user TEXT NOT NULL, hour INTEGER NOT NULL, recipients INTEGER NOT NULL, PRIMARY KEY(user, hour)) WITHOUT ROWID;
+    CREATE INDEX usage_hour ON usage(hour)
+    """,
 )
 _PRUNE = 10_000  # rows of a table removed in one transaction
 _PRUNES = (
@@ -37,11 +42,16 @@ _PRUNES = (
     "DELETE FROM sender WHERE address IN (SELECT address FROM sender WHERE last < ? LIMIT ?)",
     "DELETE FROM probe WHERE address IN (SELECT address FROM probe WHERE at < ? LIMIT ?)",
     "DELETE FROM reputation WHERE key IN (SELECT key FROM reputation WHERE at < ? LIMIT ?)",
+    "DELETE FROM usage WHERE (user, hour) IN (SELECT user, hour FROM usage WHERE hour < ? / 3600 LIMIT ?)",
 )
 _PUT_GREYLIST = "INSERT OR REPLACE INTO greylist(key, first, last, passed) VALUES(?, ?, ?, ?)"
 _PUT_SENDER = "INSERT OR REPLACE INTO sender(address, last) VALUES(?, ?)"
 _PUT_REPUTATION = "INSERT OR REPLACE INTO reputation(key, good, bad, at) VALUES(?, ?, ?, ?)"
 _ADD_REPUTATION = "add to a reputation"  # read, decayed and written in one go
+_ADD_USAGE = (
+    "INSERT INTO usage(user, hour, recipients) VALUES(?, ?, ?)"
+    " ON CONFLICT(user, hour) DO UPDATE SET recipients = recipients + excluded.recipients"
+)
 _PUT_PROBE = "INSERT OR REPLACE INTO probe(address, found, at) VALUES(?, ?, ?)"
 
 
@@ -53,6 +63,7 @@ class KeepTimes:
     senders_s: float
     probes_s: float
     reputations_s: float
+    usage_s: float
 
 
 class SqliteState:
@@ -93,13 +104,21 @@ class SqliteState:
     async def add_reputation(self, key: str, half_life_s: float, *, is_good: bool) -> None:
         await self._puts.add((_ADD_REPUTATION, [key, half_life_s, is_good]))
 
-    async def _row(self, sql: str, key: str) -> tuple[Any, ...] | None:
-        return await asyncio.get_running_loop().run_in_executor(self._pool, self._look, sql, key)
+    async def busiest_hour(self, user: str, since: int, before: int) -> int:
+        sql = "SELECT coalesce(max(recipients), 0) FROM usage WHERE user = ? AND hour >= ? AND hour < ?"
+        row = await self._row(sql, user.lower(), since, before)
+        return 0 if row is None else int(row[0])
 
-    def _look(self, sql: str, key: str) -> tuple[Any, ...] | None:
+    async def add_usage(self, user: str, hour: int, recipients: int) -> None:
+        await self._puts.add((_ADD_USAGE, [user.lower(), hour, recipients]))
+
+    async def _row(self, sql: str, *values: object) -> tuple[Any, ...] | None:
+        return await asyncio.get_running_loop().run_in_executor(self._pool, self._look, sql, values)
+
+    def _look(self, sql: str, values: tuple[object, ...]) -> tuple[Any, ...] | None:
         if self._reader is None:
             self._reader = connect(self._path, durable=False)
-        found: tuple[Any, ...] | None = self._reader.execute(sql, [key]).fetchone()
+        found: tuple[Any, ...] | None = self._reader.execute(sql, values).fetchone()
         return found
 
     def prune(self, keep: KeepTimes) -> int:
@@ -108,9 +127,7 @@ class SqliteState:
         return self._writer.call(
             lambda connection: sum(
                 connection.execute(sql, [now - seconds, _PRUNE]).rowcount
-                for sql, seconds in zip(
-                    _PRUNES, (keep.greylist_s, keep.senders_s, keep.probes_s, keep.reputations_s), strict=True
-                )
+                for sql, seconds in zip(_PRUNES, astuple(keep), strict=True)
             )
         )
 

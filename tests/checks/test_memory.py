@@ -14,6 +14,7 @@ from gateway.checks.rates import Rates
 from gateway.checks.reputation import Reputation, Reputations
 from gateway.checks.seen import SeenSenders
 from gateway.checks.senderauth import Spf
+from gateway.checks.usage import Usage, UsageSettings
 from gateway.core.address import parse_mailbox
 from gateway.core.errors import StorageBroken
 from gateway.core.transaction import Recipient, Session
@@ -36,8 +37,9 @@ class Kept:
         self.judged: list[tuple[str, bool]] = []
         self.rates = Rates(SharedCounters())
         spf = Spf(FakeResolver())
+        usage = Usage(self, UsageSettings())
         greylist = Greylist(self, spf, GreylistSettings())
-        self.memory = Memory(self.rates, greylist, SeenSenders(self), Reputations(self, spf, 86400.0))
+        self.memory = Memory(self.rates, greylist, SeenSenders(self), Reputations(self, spf, 86400.0), usage)
 
     async def find(self, key: str) -> Seen | None:
         return None
@@ -53,6 +55,11 @@ class Kept:
 
     async def add_reputation(self, key: str, half_life_s: float, *, is_good: bool) -> None:
         self.judged.append((key, is_good))
+
+    async def busiest_hour(self, user: str, since: int, before: int) -> int:
+        return 0
+
+    async def add_usage(self, user: str, hour: int, recipients: int) -> None: ...
 
     async def see(self, sender: str) -> None:
         self.senders.append(sender)

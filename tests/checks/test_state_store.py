@@ -111,9 +111,9 @@ def test_who_has_not_come_for_long_is_forgotten(opened: Callable[[], SqliteState
     rows = {"old": now - 10 * DAY - 60, "older": now - 90 * DAY, "young": now - 10 * DAY + 60, "now": now}
     for key, last in rows.items():
         put(state, key, Seen(now - 100 * DAY, last, True))  # the last visit counts, not the first
-    assert state.prune(KeepTimes(10 * DAY, DAY, DAY, DAY)) == 2
+    assert state.prune(KeepTimes(10 * DAY, DAY, DAY, DAY, DAY)) == 2
     assert keys(tmp_path) == {"young", "now"}
-    assert state.prune(KeepTimes(10 * DAY, DAY, DAY, DAY)) == 0
+    assert state.prune(KeepTimes(10 * DAY, DAY, DAY, DAY, DAY)) == 0
     assert find(state, "old") is None
 
 
@@ -124,14 +124,14 @@ def test_a_pruning_is_bounded_and_goes_on_at_the_next(
     state = opened()
     for number in range(7):
         put(state, f"k{number}", FIRST)
-    assert [state.prune(KeepTimes(DAY, DAY, DAY, DAY)) for _ in range(4)] == [3, 3, 1, 0]
+    assert [state.prune(KeepTimes(DAY, DAY, DAY, DAY, DAY)) for _ in range(4)] == [3, 3, 1, 0]
 
 
 def test_what_one_view_prunes_the_other_has_forgotten(opened: Callable[[], SqliteState]) -> None:
     one, other = opened(), opened()
     put(one, "k", FIRST)
     assert find(one, "k") == FIRST
-    assert other.prune(KeepTimes(DAY, DAY, DAY, DAY)) == 1
+    assert other.prune(KeepTimes(DAY, DAY, DAY, DAY, DAY)) == 1
     assert find(one, "k") is None
 
 
