@@ -15,6 +15,7 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
 from gateway.checks.clamd import parse_clamd
+from gateway.checks.engines import parse_engine
 from gateway.core.address import parse_domain
 from gateway.core.errors import ConfigError
 from gateway.net.listener import parse_address, parse_listen_address
@@ -238,10 +239,18 @@ class AntivirusCheck(CheckSettings):
     yara: str | None = None
 
 
+def _engine(text: str) -> str:
+    parse_engine(text)
+    return text
+
+
 class SpamCheck(CheckSettings):
-    """keep: how long what people teach the filter counts."""
+    """keep: how long what people teach the filter counts; engine_timeout: of one outside of this program."""
 
     timeout: Duration = 45.0
+    engines: Annotated[tuple[Annotated[str, AfterValidator(_engine)], ...], Field(min_length=1)] = ("bayes",)
+    engine_timeout: Duration = 10.0
+    rspamd_password_file: Path | None = None
     keep: Duration = 365 * 86400.0
 
 

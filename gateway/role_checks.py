@@ -8,6 +8,7 @@ from gateway.checks.clamd import parse_clamd
 from gateway.checks.content import Content, ContentClient
 from gateway.checks.dnsbl import DnsLists, DomainLists, UriLists
 from gateway.checks.early_talker import EarlyTalkers
+from gateway.checks.engines import EMBEDDED, Engine, parse_engine
 from gateway.checks.greylist import Greylist, GreylistSettings
 from gateway.checks.links import Links
 from gateway.checks.memory import Memory
@@ -15,11 +16,15 @@ from gateway.checks.names import Names, ReverseDns
 from gateway.checks.rates import Rates
 from gateway.checks.recipients import KeepSettings, RelayRecipients
 from gateway.checks.reputation import Reputations
+from gateway.checks.rspamd import Rspamd
 from gateway.checks.runner import Check, Checks
 from gateway.checks.seen import SeenSenders
 from gateway.checks.senderauth import Arc, Dkim, Dmarc, Spf
 from gateway.checks.spam import Spam
+from gateway.checks.spamd import Spamd
 from gateway.checks.usage import Usage, UsageSettings
+from gateway.config import Config
+from gateway.core.errors import ConfigError
 from gateway.delivery.probe import Prober
 from gateway.delivery.relay import Relay
 from gateway.process import Process, relay_of, resolver_of
@@ -34,12 +39,35 @@ class SmtpChecks:
     _relay: Relay
     _state: SqliteState
     _clamds: Clamds | None
+    _spam: Spam
 
     async def close(self) -> None:
+        await self._spam.close()
         if self._clamds is not None:
             self._clamds.close()
         await self._relay.close()
         await asyncio.to_thread(self._state.close)
+
+
+def spam_engines(config: Config) -> tuple[Engine, ...]:
+    """Those before the embedded one, in order."""
+    settings = config.checks.spam
+    password = ""
+    if settings.rspamd_password_file is not None:
+        path = config.path(settings.rspamd_password_file)
+        try:
+            password = path.read_text(encoding="utf-8").strip("\r\n")
+        except (OSError, UnicodeDecodeError) as error:
+            raise ConfigError(f"checks.spam.rspamd_password_file: {path}: {error}") from error
+    found: list[Engine] = []
+    for address in map(parse_engine, settings.engines):
+        if address.kind == EMBEDDED:
+            break
+        if address.kind == "rspamd":
+            found.append(Rspamd(address.url, settings.engine_timeout, password))
+        else:
+            found.append(Spamd(address.host, address.port, settings.engine_timeout))
+    return tuple(found)
 
 
 def make_checks(process: Process) -> SmtpChecks:
@@ -62,13 +90,18 @@ def make_checks(process: Process) -> SmtpChecks:
     content = ContentClient(process.shared.content.getsockname())
     addresses = tuple(parse_clamd(text) for text in settings.antivirus.clamd)
     clamds = Clamds(addresses, settings.antivirus.timeout, on_clamd) if addresses else None
+
+    def on_engine(engine: str, result: str) -> None:
+        metrics.check_results.labels(engine, result).inc()
+
+    spam = Spam(content, spam_engines(config), on_engine)
     reverse = ReverseDns(resolver)
     lists = DnsLists(resolver, on_health)
     keep = KeepSettings(settings.recipients.keep_existing, settings.recipients.keep_missing)
     checks: dict[str, Check] = {
         "content": Content(content),
         "antivirus": Antivirus(content, clamds),
-        "spam": Spam(content),
+        "spam": spam,
         "reverse_dns": reverse,
         "names": Names(resolver),
         "dnsbl": lists,
@@ -99,4 +132,5 @@ def make_checks(process: Process) -> SmtpChecks:
         relay,
         state,
         clamds,
+        spam,
     )

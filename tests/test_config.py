@@ -63,7 +63,14 @@ def test_every_key_has_its_documented_default(tmp_path: Path) -> None:
         "checks": {
             **dict.fromkeys(("reverse_dns", "names", "dnsbl", "dnswl", "rates", "urls", "uribl", "rhsbl"), CHECK),
             "content": {"timeout": 45.0, "on_error": "defer"},
-            "spam": {"timeout": 45.0, "on_error": "skip", "keep": 365 * 86400.0},
+            "spam": {
+                "timeout": 45.0,
+                "on_error": "skip",
+                "keep": 365 * 86400.0,
+                "engines": ("bayes",),
+                "engine_timeout": 10.0,
+                "rspamd_password_file": None,
+            },
             "antivirus": {"timeout": 20.0, "on_error": "defer", "clamd": (), "yara": None},
             "greylist": {**CHECK, "delay": 300.0, "keep": 36 * 86400.0},
             "spf": {**CHECK, "timeout": 20.0},

@@ -1,5 +1,6 @@
 """`spam train|score|stats|model`: what the embedded filter thinks, and what it is taught."""
 
+import asyncio
 import sqlite3
 import sys
 import time
@@ -10,10 +11,12 @@ from pathlib import Path
 
 import click
 
+from gateway.checks.engines import Engine, EngineError
 from gateway.cli.context import NO, USAGE, config_option, fail, guarded, iso, json_option, open_config, show
 from gateway.config import load_config
 from gateway.core.errors import ConfigError
 from gateway.message.mime import walk
+from gateway.role_checks import spam_engines
 from gateway.spam.corpus import messages_in, sources_in, tokens_of
 from gateway.spam.filter import BASE_MODEL, SpamFilter
 from gateway.spam.lessons import Lessons, Outcome, digest_of
@@ -23,6 +26,7 @@ from gateway.spam.training import fit_stack, train, unseen_scores
 from gateway.storage.sqlite_spam import Learnt, SqliteLessons, learnt
 
 SPAM_FROM, HAM_BELOW = 0.99, 0.5  # probabilities: the shipped policy keeps back what is called spam here
+MAX_REFUSED = 5  # messages after which an engine is left alone
 MAX_MESSAGES = 50_000  # of one training
 paths = click.Path(path_type=Path, exists=True)
 
@@ -46,6 +50,7 @@ def spam_train(
 
     def body() -> int:
         # Read before root is given away: the folders may be somebody's own.
+        engines = spam_engines(load_config(config_path))
         found = [(True, _read(spam_paths)), (False, _read(ham_paths)), (None, _read(forget_paths))]
         config = open_config(config_path)
         counts = dict.fromkeys(Outcome, 0)
@@ -60,11 +65,34 @@ def spam_train(
                     else:
                         counts[lessons.learn(digest, tokens, is_spam=label, at=time.time())] += 1
             lessons.save()
+        _teach_others(engines, {True: spam_paths, False: ham_paths})
         told = [f"{count} {outcome}" for outcome, count in counts.items() if count]
         click.echo(", ".join(told) + (f"; {expired} expired" if expired else ""))
         return 0 if counts[Outcome.UNKNOWN] == 0 else NO
 
     guarded(body)
+
+
+def _teach_others(engines: tuple[Engine, ...], folders: dict[bool, tuple[Path, ...]]) -> None:
+    """Those that are set beside the embedded filter; what one of them refuses is told, and costs nothing else."""
+
+    async def teach() -> None:
+        for engine in engines:
+            refused = 0
+            for is_spam, paths_ in folders.items():
+                for _, octets in chain.from_iterable(map(messages_in, paths_)):
+                    try:
+                        await engine.learn(octets, is_spam=is_spam)
+                    except EngineError as error:
+                        refused += 1
+                        if refused == 1:
+                            click.echo(f"smarthost: {engine.name}: {error}", err=True)
+                        if refused > MAX_REFUSED:
+                            break
+            await engine.close()
+
+    if engines:
+        asyncio.run(teach())
 
 
 def _read(folders: Iterable[Path]) -> list[tuple[bytes, Tokens]]:

@@ -41,7 +41,6 @@ from gateway.policy.readers import (
     urls,
 )
 from gateway.policy.values import PENDING, Found, Kind, Value
-from gateway.spam.symbols import ALL as SYMBOLS
 
 # What a fact costs: nothing, a look at our own state, a look-up, asking the next hop, waiting for the client, a scan.
 FREE, STATE, DNS, PROBE, WAIT, SCAN = range(6)
@@ -239,10 +238,9 @@ def _facts() -> dict[str, Fact]:
         ),
         Fact("spam.score", number, message, None, "its log odds: 0 at even odds, 10 at 0.99", SCAN, "spam", neutral=0),
         Fact(
-            "spam.symbols", Kind.LIST, message, None, "what its structure shows, in words",
-            SCAN, "spam", neutral=(), words=SYMBOLS,
+            "spam.symbols", Kind.LIST, message, None, "what it found, in the filter's words", SCAN, "spam", neutral=(),
         ),
-        Fact("spam.source", text, message, None, "which filter says so: bayes", SCAN, "spam", neutral="bayes"),
+        Fact("spam.source", text, message, None, "which filter says so", SCAN, "spam", neutral="bayes"),
         Fact(
             "greylist.state", text, recipient, None, "new, waiting or passed, by network and sender domain",
             STATE, "greylist", "passed",
@@ -263,6 +261,7 @@ _WORDS = {
     "arc.result": ("none", "pass", "fail", "temperror"),
     "dmarc.result": ("none", "pass", "fail", "temperror", "permerror"),
     "greylist.state": ("new", "waiting", "passed"),
+    "spam.source": ("bayes", "rspamd", "spamd"),
 }
 
 ATTACHMENT = {

@@ -11,8 +11,9 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from gateway.checks.findings import from_json, to_json
 from gateway.content.attachment import TRAITS
-from gateway.content.inspection import Findings, from_json, inspect, to_json
+from gateway.content.inspection import Findings, inspect
 from gateway.content.signatures import compile_signatures
 from gateway.content.types import TYPES
 from gateway.message.mime import FAULTS
@@ -43,7 +44,7 @@ def check(findings: Findings) -> None:
         assert {found.true_type, *found.types} <= set(TYPES)
         assert set(found.traits) <= set(TRAITS)
         assert "\n" not in found.name
-    assert from_json(to_json(findings)) == findings
+    assert from_json(to_json(findings, None)).findings == findings
 
 
 @pytest.mark.parametrize("name", MESSAGES)

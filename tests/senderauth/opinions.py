@@ -72,6 +72,7 @@ class Opinion:
 
 class Rspamd:
     def __init__(self, port: int) -> None:
+        self.port = port
         self._url = f"http://127.0.0.1:{port}/checkv2"
 
     def ask(self, message: bytes, ip: str, helo: str, sender: str) -> Opinion:
