@@ -40,6 +40,7 @@ _NO_REPLY = re.compile(r"(?:no|do)[-_.]?(?:not?)?[-_.]?reply")
 _MAILER = re.compile(r"[A-Za-z]{2,}")
 _MEDIA_TYPE = re.compile(r"[\w/+.-]{1,60}")
 _CJK = re.compile("[\u3040-\u30ff\u3400-\u9fff\uac00-\ud7af]")
+_CYRILLIC = re.compile("[\u0430-\u044f]")
 _MIXED_SCRIPT = re.compile("[a-z][\u0430-\u044f]|[\u0430-\u044f][a-z]")
 
 
@@ -251,7 +252,7 @@ def _text(body: Body, words: int) -> Iterator[str]:
             yield "money"
         if body.text.count("!") > words / 30:
             yield "manyexclamations"
-    if not body.text.isascii() and _MIXED_SCRIPT.search(body.text, 0, 20_000):
+    if not body.text.isascii() and _CYRILLIC.search(body.text) and _MIXED_SCRIPT.search(body.text, 0, 20_000):
         yield "mixedscript"
 
 
