@@ -46,11 +46,13 @@ def message(text: int, name: str, octets: bytes) -> bytes:
     plain = "\r\n".join(" ".join(words[at : at + 12]) for at in range(0, len(words), 12)).encode()
     rich = b"<html><body><p>" + plain + b'</p><a href="https://www.shop.example/a/b">here</a></body></html>'
     packed = base64.encodebytes(octets).replace(b"\n", b"\r\n")
-    return (
-        HEAD + b"--b\r\nContent-Type: text/plain; charset=utf-8\r\n\r\n" + plain + b"\r\n--b\r\n"
-        b"Content-Type: text/html; charset=utf-8\r\n\r\n" + rich + b"\r\n--b\r\n"
-        b"Content-Type: application/octet-stream; name=" + name.encode() + b"\r\nContent-Transfer-Encoding: base64\r\n\r\n" + packed + b"--b--\r\n"
-    )  # fmt: skip
+    fields = f"Content-Type: application/octet-stream; name={name}\r\nContent-Transfer-Encoding: base64\r\n\r\n"
+    parts = (
+        b"Content-Type: text/plain; charset=utf-8\r\n\r\n" + plain,
+        b"Content-Type: text/html; charset=utf-8\r\n\r\n" + rich,
+        fields.encode() + packed,
+    )
+    return HEAD + b"".join(b"--b\r\n" + part + b"\r\n" for part in parts) + b"--b--\r\n"
 
 
 def zipped(octets: int) -> bytes:
