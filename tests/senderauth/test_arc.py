@@ -63,12 +63,12 @@ def test_what_dkimpy_seals_is_a_chain() -> None:
     """Three hands, of which the last but one changed the message."""
     zone = Zone({f"s._domainkey.{name}.example": f"v=DKIM1; p={rsa_key()[1]}" for name in ("one", "two", "three")})
     first = sealed_by("one.example", signed())
-    changed = sealed_by("two.example", first.replace(b"Bye", b"bye"))
+    changed = sealed_by("two.example", first.replace(b"Bye.", b"bye."))
     assert verified(first, zone) == ArcResult("pass", ("one.example",))
     assert verified(changed, zone) == ArcResult("pass", ("two.example", "one.example"))
     whole = sealed_by("three.example", changed)
     assert verified(whole, zone) == ArcResult("pass", ("three.example", "two.example", "one.example"))
-    assert verified(whole.replace(b"bye", b"Bye"), zone).reason == "body hash of the newest set did not verify"
+    assert verified(whole.replace(b"bye.", b"Bye."), zone).reason == "body hash of the newest set did not verify"
     without_seal = whole[whole.index(b"ARC-Message-Signature: ") :]
     assert verified(without_seal, zone).reason == "set 3 is not whole"
     told = b"i=1; one.example;\r\n arc=none;\r\n dmarc=pass"

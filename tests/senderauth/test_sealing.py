@@ -106,7 +106,7 @@ def test_a_chain_is_begun_and_goes_on_though_the_message_was_changed() -> None:
     message = signed()
     first = sealed(ORG, message, FINDINGS, "none") + message
     assert verified(first, zone) == ArcResult("pass", ("example.org",))
-    changed = first.replace(b"Bye", b"-- \r\nof the list\r\nBye")
+    changed = first.replace(b"Bye.", b"-- \r\nof the list\r\nBye.")
     assert verified(changed, zone).result == "fail"
     # The list verified before it changed, and seals what it made of it.
     second = sealed(OTHER, changed, FINDINGS, "pass") + changed
