@@ -22,6 +22,7 @@ from gateway.telemetry import log
 
 DRAIN_S = 30.0
 BACKOFF_S = (0.0, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0)
+HELPER_BACKOFF_S = 0.5
 STEADY_S = 10.0  # a child that lived so long starts the backoff anew
 TICK_S = 1.0
 STOPPED_S = 10.0  # a child stopped by a signal so long is ended: it may hold a lock that the others wait for
@@ -255,7 +256,9 @@ class Supervisor:
         now = time.monotonic()
         code = os.waitstatus_to_exitcode(status)
         child.failures = 0 if code == 0 or now - child.started > STEADY_S else child.failures + 1
-        child.due = now + BACKOFF_S[min(child.failures, len(BACKOFF_S)) - 1 if child.failures else 0]
+        backoff = BACKOFF_S[min(child.failures, len(BACKOFF_S)) - 1 if child.failures else 0]
+        # What looks into messages dies of them, and is made anew in no time: a stranger must not keep it away for long.
+        child.due = now + (min(backoff, HELPER_BACKOFF_S) if child.role.is_helper else backoff)
         child.pid, child.stopped_since = 0, None
         self._on_death(child.role.slot)
         tell = _log.info if code == 0 else _log.error

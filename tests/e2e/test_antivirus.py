@@ -131,6 +131,18 @@ def test_who_looks_into_messages_may_die_and_mail_waits_for_the_next(embedded: G
     assert offered(embedded, INFECTED["zip"]).code == 554
 
 
+def test_who_looks_into_messages_is_back_soon_however_often_it_dies(embedded: Gateway) -> None:
+    def pids() -> set[int]:
+        return {pid for role, pid in embedded.role_pids().items() if role.startswith("content-")}
+
+    for _ in range(8):
+        old = wait_until(lambda: found if len(found := pids()) == 2 else None, 3, "both")
+        for pid in old:
+            os.kill(pid, signal.SIGKILL)
+        wait_until(lambda old=old: pids() and not pids() & old, 3, "a new one")  # type: ignore[misc]
+    is_taken(embedded, "after-many-deaths")
+
+
 def test_new_signatures_are_taken_at_a_reload_and_broken_ones_refused(embedded: Gateway) -> None:
     own = embedded.folder / "policies" / "yara" / "own.yar"
     own.write_text('rule Own { strings: $a = "a word of our own" condition: $a }')
