@@ -18,6 +18,7 @@ from gateway.message.transfer import decode, decode_loose_base64, uuencoded_file
 
 MAX_ATTACHMENTS = 200
 MAX_MEMBERS_TOLD = 200  # names kept of one attachment
+MAX_EXTENSIONS_TOLD = 200
 MAX_UU_FILES = 20
 _DOCUMENT_PACKAGES = frozenset({"docx", "xlsx", "pptx", "ooxml", "odf"})
 _ZIPS = frozenset({"zip", "jar", "apk", "epub", *_DOCUMENT_PACKAGES})
@@ -42,6 +43,10 @@ class Findings:
     def is_ambiguous(self) -> bool:
         """May mail programs see different messages in it?"""
         return bool(AMBIGUOUS.intersection(self.faults))
+
+    def without_attachments(self) -> "Findings":
+        """There are too many to be told."""
+        return replace(self, attachments=(), faults=tuple(sorted({*self.faults, "too_many_parts"})), is_partial=True)
 
     def without_members(self) -> "Findings":
         return replace(self, attachments=tuple(replace(each, members=()) for each in self.attachments))
@@ -175,12 +180,21 @@ class _Inspection:
                 gathered.has_macros,
                 part.depth,
                 tuple(gathered.members[:MAX_MEMBERS_TOLD]),
-                tuple(gathered.extensions),
+                self._told_extensions(gathered),
                 tuple(gathered.types),
                 tuple(sorted(gathered.traits)),
                 part.number,
             )
         )
+
+    @staticmethod
+    def _told_extensions(gathered: _Gathered) -> tuple[str, ...]:
+        """Those that can be run before all others, when there are too many."""
+        found = tuple(gathered.extensions)
+        if len(found) > MAX_EXTENSIONS_TOLD:
+            gathered.traits["archive_limits"] = None
+            found = tuple(sorted(found, key=lambda extension: not names.runs(extension))[:MAX_EXTENSIONS_TOLD])
+        return found
 
     def _file(self, found: tuple[str, ...], content: bytes, true_type: str, gathered: _Gathered, level: int) -> None:
         """One file, whether it is attached or in an archive."""

@@ -123,8 +123,11 @@ def _packet(octets: bytes, scan: Scan, judge: Judge) -> bytes:
     except Exception as error:
         _complain(error)
         spam = None
-    packet = to_json(findings, spam)
-    return packet if len(packet) <= MAX_ANSWER else to_json(findings.without_members(), spam)
+    for told in (findings, findings.without_members(), findings.without_attachments()):
+        packet = to_json(told, spam)
+        if len(packet) <= MAX_ANSWER:
+            break
+    return packet
 
 
 def _complain(error: Exception) -> None:

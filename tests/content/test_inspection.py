@@ -13,6 +13,8 @@ from gateway.content.attachment import TRAITS, Attachment
 from gateway.content.inspection import MAX_ATTACHMENTS, MAX_MEMBERS_TOLD, Findings, inspect
 from gateway.content.types import TYPES
 from gateway.message.mime import AMBIGUOUS, FAULTS
+from gateway.servers.content import MAX_ANSWER, _packet
+from gateway.spam.filter import SpamVerdict
 from tests.support.hostile import (
     ARCHIVES,
     DOCUMENTS,
@@ -450,3 +452,23 @@ def test_what_is_no_record_is_a_value_error(octets: bytes) -> None:
 def test_findings_can_leave_members_out() -> None:
     findings = Findings((Attachment(name="a.zip", members=("a", "b")),), ("partial",), ("X",))
     assert findings.without_members() == replace(findings, attachments=(Attachment(name="a.zip"),))
+
+
+def test_of_too_many_extensions_those_that_can_be_run_are_told() -> None:
+    files = {f"a.x{number}": b"" for number in range(1000)} | {"b.js": JS}
+    found = one(attached(zip_of(files), b"a.zip"))
+    assert "js" in found.extensions
+    assert len(found.extensions) <= 200
+    assert "archive_limits" in found.traits
+
+
+def test_an_answer_fits_whatever_a_message_holds() -> None:
+    files = {f"{'n' * 200}{number}.{'x' * 15}{number}": b"" for number in range(300)}
+    part = attached(zip_of(files), b"a.zip").partition(b"--B\r\n")[2].rpartition(b"--B--")[0]
+    octets = MIXED + b"--B\r\n" + (part + b"--B\r\n") * 16 + b"\r\n--B--\r\n"
+    verdict = SpamVerdict(0.5, 0.0)
+    packet = _packet(octets, lambda octets: (), lambda octets, parts: verdict)
+    assert len(packet) <= MAX_ANSWER
+    looked = from_json(packet)
+    assert looked.spam == verdict
+    assert looked.findings.attachments or "too_many_parts" in looked.findings.faults
