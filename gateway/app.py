@@ -20,8 +20,10 @@ from gateway.net.tls import KeyMaterial, TlsSettings
 from gateway.policy_folder import applied_policy, engines_of, shadow_policy, signatures_of
 from gateway.process import Process, Shared, new_process, watch
 from gateway.reload import Reloader, forget, read_outcome
+from gateway.role_admin import run_admin
+from gateway.role_queue import run_queue
 from gateway.role_smtp import SMTP_LISTENERS, run_smtp
-from gateway.roles import POP3_LISTENERS, run_admin, run_queue, run_store
+from gateway.role_store import POP3_LISTENERS, run_store
 from gateway.servers import content
 from gateway.spam.filter import SpamFilter
 from gateway.storage.counters import MAX_SLOTS, SharedCounters
@@ -95,7 +97,10 @@ def _shared(config: Config, roles: set[str], metrics_folder: Path) -> Shared:
         sockets |= {name: [bind(text) for text in getattr(config.listen, name)] for name in POP3_LISTENERS}
     if "admin" in roles and config.listen.metrics:
         sockets["metrics"] = [bind(config.listen.metrics)]
+    if "admin" in roles:
+        sockets["web"] = [bind(text) for text in config.listen.web]
     needs_tls = any(sockets.get(name) for name in ("submission", "submissions", *POP3_LISTENERS))
+    needs_tls |= bool(sockets.get("web")) and config.web.tls
     certificate, key = config.path(config.tls.certificate), config.path(config.tls.key)
     keys = None
     if needs_tls or certificate.exists():
@@ -143,13 +148,14 @@ def _roles(shared: Shared, wanted: set[str]) -> list[Role]:
     found: list[Role] = []
     if "smtp" in wanted:
         found += [_role(shared, f"smtp-{number}", number, run_smtp) for number in range(workers)]
+    if wanted & {"smtp", "queue"}:
         found += [_content_role(shared, f"content-{number}") for number in range(min(workers, MAX_CONTENT))]
     if "queue" in wanted:
         found.append(_role(shared, "queue-0", QUEUE_SLOT, run_queue))
     if "store" in wanted and any(shared.sockets.get(name) for name in POP3_LISTENERS):
         found.append(_role(shared, "store-0", STORE_SLOT, run_store))
     if "admin" in wanted:
-        found.append(_role(shared, "admin-0", ADMIN_SLOT, run_admin))
+        found.append(_role(shared, "admin-0", ADMIN_SLOT, _admin(shared)))
     return found
 
 
@@ -172,6 +178,15 @@ def _role(shared: Shared, name: str, slot: int, body: Callable[[Process], Awaita
             sys.exit(code)
 
     return Role(name, slot, main)
+
+
+def _admin(shared: Shared) -> Callable[[Process], Awaitable[None]]:
+    if not shared.sockets.get("web"):
+        return run_admin
+    # Before the fork: afterwards the service's user may not be able to read every package.
+    from gateway.role_pages import serve_pages
+
+    return lambda process: run_admin(process, serve_pages)
 
 
 def _content_role(shared: Shared, name: str) -> Role:

@@ -21,6 +21,8 @@ from gateway.core.errors import ConfigError
 from gateway.net.listener import parse_address, parse_listen_address
 
 _DURATION = re.compile(r"([0-9]{1,12}(?:\.[0-9]{1,6})?)\s*(ms|s|m|h|d|w)?")
+_TIME_OF_DAY = re.compile(r"(?:[01]\d|2[0-3]):[0-5]\d")
+_URL = re.compile(r"https?://[A-Za-z0-9.:\[\]-]{1,250}(?:/[\w./~-]{0,200})?")
 _UNITS = {"ms": 0.001, "s": 1.0, None: 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0, "w": 604800.0}
 _SIZE = re.compile(r"([0-9]{1,18}(?:\.[0-9]{1,6})?)\s*(?:([KMGT])i?)?B?", re.IGNORECASE)
 _POWERS = {None: 1, "K": 1024, "M": 1024**2, "G": 1024**3, "T": 1024**4}
@@ -114,6 +116,7 @@ class Listen(Section):
     submissions: Addresses = ()
     pop3: Addresses = ()
     pop3s: Addresses = ()
+    web: Addresses = ()
     metrics: Annotated[str, AfterValidator(lambda value: value and _address(value))] = "127.0.0.1:9125"
     proxy_from: Networks = ()
     xclient_from: Networks = ()
@@ -278,8 +281,33 @@ class Checks(Section):
     rhsbl: CheckSettings = CheckSettings()
 
 
+def _time_of_day(value: str) -> str:
+    if value and not _TIME_OF_DAY.fullmatch(value):
+        raise ValueError(f"{value!r} is no time of day: write 07:00, or nothing for none")
+    return value
+
+
 class Quarantine(Section):
+    """digest: when users are told, local time; links: how long those in a digest live."""
+
     keep: Duration = 2592000.0
+    max_size: Size = 10 * 1024**3
+    max_size_by_recipient: Size = 256 * 1024**2
+    digest: Annotated[str, AfterValidator(_time_of_day)] = "07:00"
+    links: Duration = 604800.0
+
+
+def _url(value: str) -> str:
+    if value and not _URL.fullmatch(value):
+        raise ValueError(f"{value!r} is no address of pages: write https://mail.example.org or http://127.0.0.1:8080")
+    return value.rstrip("/")
+
+
+class Web(Section):
+    """Pages for users. url: how they reach listen.web; tls: of listen.web, off where a proxy in front has it."""
+
+    url: Annotated[str, AfterValidator(_url)] = ""
+    tls: bool = True
 
 
 class Trace(Section):
@@ -330,6 +358,7 @@ class Config(Section):
     checks: Checks = Checks()
     queue: Queue = Queue()
     quarantine: Quarantine = Quarantine()
+    web: Web = Web()
     trace: Trace = Trace()
     policy: PolicySettings = PolicySettings()
     limits: Limits = Limits()

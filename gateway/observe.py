@@ -1,6 +1,7 @@
-"""What the runner's work leaves in metrics, log and trace."""
+"""What the work of the queue's role leaves in metrics, log and trace."""
 
 from gateway.core.outcome import Deferred, Delivered, Failed, Outcome
+from gateway.quarantine.store import Request
 from gateway.queue.store import Claim, ClaimedRecipient
 from gateway.telemetry import log
 from gateway.telemetry.metrics import Metrics
@@ -44,6 +45,33 @@ class QueueObserver:
         fields = {"queue_id": claim.message.queue_id, "notice": action, "notice_id": notice_id}
         self._recorder.record("notice", (claim.message.queue_id, notice_id), fields)
         self._log.info("notice", **fields)
+
+    def failed(self, what: str, error: BaseException) -> None:
+        self._log.error(f"{what} failed", exc_info=error)
+
+
+class ReleaseObserver:
+    """`quarantine.release.Observer`."""
+
+    def __init__(self, metrics: Metrics, recorder: Recorder) -> None:
+        self._metrics = metrics
+        self._recorder = recorder
+        self._log = log.get("quarantine")
+
+    def settled(self, request: Request, result: str, queue_id: str, reason: str) -> None:
+        self._metrics.quarantine_releases.labels(result).inc()
+        recipients = list(request.recipients.values())
+        fields = {
+            "queue_id": request.queue_id,
+            "result": result,
+            "as": queue_id,
+            "by": request.by,
+            "recipients": recipients,
+            "reason": reason,
+        }
+        keys = {request.queue_id, queue_id, request.info.get("session", ""), *(to.lower() for to in recipients)}
+        self._recorder.record("release", tuple(keys - {""}), fields)
+        self._log.info("release", **fields)
 
     def failed(self, what: str, error: BaseException) -> None:
         self._log.error(f"{what} failed", exc_info=error)

@@ -6,6 +6,7 @@ import socket
 import ssl
 import time
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -25,9 +26,16 @@ from gateway.dns.resolver import DnsResolver, ResolverSettings
 from gateway.net.listener import parse_address
 from gateway.net.tls import KeyMaterial, ServerContexts
 from gateway.policy.rules import Policy
+from gateway.quarantine.links import Links
+from gateway.quarantine.sender import DigestSender, DigestSettings
+from gateway.queue.intake import Intake, IntakeSettings
 from gateway.servers.login import LoginGuard, LoginLimits
 from gateway.storage.counters import SharedCounters
+from gateway.storage.quarantine_room import QuarantineLimits, QuarantineRoom
 from gateway.storage.sqlite_accounts import SqliteAccounts
+from gateway.storage.sqlite_dkim import SqliteDkimKeys
+from gateway.storage.sqlite_quarantine import SqliteQuarantine
+from gateway.storage.sqlite_queue import SqliteQueue
 from gateway.storage.sqlite_state import KeepTimes
 from gateway.storage.sqlite_trace import SqliteTrace
 from gateway.telemetry import log
@@ -63,6 +71,10 @@ class Shared:
     signatures: Signatures
     content: socket.socket  # where the role `content` takes requests
     reloads: int = 0  # of this run, until now
+
+    def wake_runner(self) -> None:
+        with suppress(BlockingIOError, ConnectionError):
+            self.wake_write.send(b"1")
 
     def contexts(self) -> Callable[[], ssl.SSLContext]:
         if self.keys is None:
@@ -132,6 +144,31 @@ def directory_of(config: Config, accounts: SqliteAccounts) -> AccountDirectory:
     kept_days = int((config.quarantine.keep + config.queue.expire) // 86400)
     srs = SenderRewriting(accounts.secret("srs"), time.time, MAX_AGE_DAYS + kept_days)
     return AccountDirectory(accounts, config.domains, config.relay_domains, probed, delimiter, routing, srs)
+
+
+def intake_of(config: Config, queue: SqliteQueue, directory: AccountDirectory) -> Intake:
+    settings = IntakeSettings(
+        config.gateway.hostname, config.queue.expire, config.forwarding.srs, config.forwarding.arc
+    )
+    limits = QuarantineLimits(config.quarantine.max_size, config.quarantine.max_size_by_recipient)
+    room = QuarantineRoom(config.data / "queue.db", limits)
+    keys = SqliteDkimKeys(config.data / "accounts.db")
+    return Intake(queue, directory, settings, SystemClock(), keys, queue.spool.new, room)
+
+
+def links_of(accounts: SqliteAccounts) -> Links:
+    return Links(accounts.secret("quarantine links"))
+
+
+def digest_sender_of(config: Config, accounts: SqliteAccounts, quarantine: SqliteQuarantine) -> DigestSender:
+    at = config.quarantine.digest
+    minutes = int(at[:2]) * 60 + int(at[3:]) if at else None
+    settings = DigestSettings(
+        config.gateway.hostname, config.web.url, minutes, config.quarantine.links, config.queue.expire
+    )
+    keys = SqliteDkimKeys(config.data / "accounts.db")
+    directory = directory_of(config, accounts)
+    return DigestSender(quarantine, links_of(accounts), directory, keys, settings, SystemClock())
 
 
 def login_of(shared: Shared, accounts: SqliteAccounts) -> LoginGuard:

@@ -27,6 +27,7 @@ from gateway.config import Config
 from gateway.core.errors import ConfigError
 from gateway.delivery.probe import Prober
 from gateway.delivery.relay import Relay
+from gateway.policy.context import MessageFacts
 from gateway.process import Process, relay_of, resolver_of
 from gateway.storage.sqlite_state import SqliteState
 
@@ -70,6 +71,29 @@ def spam_engines(config: Config) -> tuple[Engine, ...]:
     return tuple(found)
 
 
+class Scanner:
+    """Looks for viruses in what is released, with the engines that look into what comes in."""
+
+    def __init__(self, process: Process) -> None:
+        self._clamds = _clamds(process)
+        self._antivirus = Antivirus(ContentClient(process.shared.content.getsockname()), self._clamds)
+
+    async def __call__(self, message: MessageFacts) -> str:
+        return (await self._antivirus.scan(message)).name
+
+    def close(self) -> None:
+        if self._clamds is not None:
+            self._clamds.close()
+
+
+def _clamds(process: Process) -> Clamds | None:
+    settings, results = process.shared.config.checks.antivirus, process.metrics.check_results
+    addresses = tuple(parse_clamd(text) for text in settings.clamd)
+    if not addresses:
+        return None
+    return Clamds(addresses, settings.timeout, lambda result: results.labels("clamd", result).inc())
+
+
 def make_checks(process: Process) -> SmtpChecks:
     config, metrics = process.shared.config, process.metrics
     settings, resolver = config.checks, resolver_of(process)
@@ -84,12 +108,8 @@ def make_checks(process: Process) -> SmtpChecks:
     def on_health(zone: str, is_up: bool) -> None:
         metrics.dnsbl_up.labels(zone).set(is_up)
 
-    def on_clamd(result: str) -> None:
-        metrics.check_results.labels("clamd", result).inc()
-
     content = ContentClient(process.shared.content.getsockname())
-    addresses = tuple(parse_clamd(text) for text in settings.antivirus.clamd)
-    clamds = Clamds(addresses, settings.antivirus.timeout, on_clamd) if addresses else None
+    clamds = _clamds(process)
 
     def on_engine(engine: str, result: str) -> None:
         metrics.check_results.labels(engine, result).inc()

@@ -2,11 +2,9 @@
 
 import asyncio
 from collections.abc import Callable
-from contextlib import suppress
 
 from gateway.policy.lists import network_set
-from gateway.process import Process, SystemClock, directory_of, drain, login_of
-from gateway.queue.intake import Intake, IntakeSettings
+from gateway.process import Process, directory_of, drain, intake_of, login_of
 from gateway.reload import copied_policy, read_outcome
 from gateway.role_checks import make_checks
 from gateway.servers.smtp_listener import ListenerSettings, SmtpListener
@@ -14,7 +12,6 @@ from gateway.servers.smtp_service import SmtpService, SmtpSettings
 from gateway.smtp.handler import ServerSettings
 from gateway.storage.spool import Spool
 from gateway.storage.sqlite_accounts import SqliteAccounts
-from gateway.storage.sqlite_dkim import SqliteDkimKeys
 from gateway.storage.sqlite_queue import SqliteQueue
 from gateway.telemetry import log
 
@@ -30,16 +27,7 @@ async def run_smtp(process: Process) -> None:
     spool = Spool(config.data / "spool", reserve=limits.free_space)
     slot = shared.counters.slot
     queue = SqliteQueue(config.data / "queue.db", spool, owner=f"smtp-{slot}", on_broken=process.fail_from_thread)
-    keys = SqliteDkimKeys(config.data / "accounts.db")
-    intake_settings = IntakeSettings(
-        config.gateway.hostname, config.queue.expire, config.forwarding.srs, config.forwarding.arc
-    )
-    intake = Intake(queue, directory, intake_settings, SystemClock(), keys, spool.new)
-
-    def wake_runner() -> None:
-        with suppress(BlockingIOError, ConnectionError):
-            shared.wake_write.send(b"1")
-
+    intake = intake_of(config, queue, directory)
     trusted = network_set(config.networks.trusted)
     checks = make_checks(process)
     service = SmtpService(
@@ -65,7 +53,7 @@ async def run_smtp(process: Process) -> None:
         recorder=process.recorder,
         new_content=spool.new,
         has_room=spool.has_room,
-        wake_runner=wake_runner,
+        wake_runner=shared.wake_runner,
         on_broken=process.fail,
     )
     process.metrics.reset_gauges(SMTP_LISTENERS)

@@ -42,6 +42,7 @@ def test_every_key_has_its_documented_default(tmp_path: Path) -> None:
             "submissions": (),
             "pop3": (),
             "pop3s": (),
+            "web": (),
             "metrics": "127.0.0.1:9125",
             "proxy_from": (),
             "xclient_from": (),
@@ -93,7 +94,14 @@ def test_every_key_has_its_documented_default(tmp_path: Path) -> None:
             "expire": 5 * 86400.0,
             "warn_after": 4 * 3600.0,
         },
-        "quarantine": {"keep": 30 * 86400.0},
+        "quarantine": {
+            "keep": 2592000.0,
+            "max_size": 10 * 1024**3,
+            "max_size_by_recipient": 256 * 1024**2,
+            "digest": "07:00",
+            "links": 604800.0,
+        },
+        "web": {"url": "", "tls": True},
         "trace": {"keep": 30 * 86400.0, "max_size": 2 * 1024**3},
         "policy": {"answer": "late", "watch": False, "shadow": "", "shadow_lookups": 0},
         "limits": {

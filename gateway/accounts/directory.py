@@ -3,7 +3,7 @@
 Expansion of a recipient ends at accounts or at addresses elsewhere. Pure over an AccountStore; all answers are quick.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -30,6 +30,9 @@ class AccountStore(Protocol):
 
     def alias(self, address: str) -> tuple[str, ...]:
         """Targets, or () when there is no such alias."""
+
+    def choices(self, recipient: str) -> Mapping[str, bool]:
+        """Senders that it has welcomed (True) or blocked (False): addresses, or `@domain`, in lower case."""
 
     def first_account(self, domain: str) -> str | None:
         """The oldest enabled account of the domain, else of any: where postmaster goes when nobody said."""
@@ -124,6 +127,19 @@ class AccountDirectory:
         found: dict[str, None] = {}
         self._expand(str(mailbox).lower(), mailbox, found, set(), 0)
         return tuple(found)
+
+    def choice(self, recipient: Mailbox, sender: str) -> bool | None:
+        found = self._store.choices(self.chooser(recipient))
+        if not found:
+            return None
+        sender = sender.lower()
+        return found.get(sender, found.get(f"@{sender.rpartition('@')[2]}"))
+
+    def chooser(self, recipient: Mailbox) -> str:
+        """Whose choice of senders counts for a recipient: where an alias leads to one account, that account's."""
+        targets = self.expand(recipient) if self.is_local(recipient.domain) else ()
+        mailbox = parse_mailbox(targets[0]) if len(targets) == 1 else recipient
+        return self._owner(mailbox) or self.without_tag(mailbox).lower()
 
     def account_of(self, mailbox: Mailbox) -> str | None:
         """The account that mail for `mailbox` is stored in, with plus-addressing; None: no account of that name."""

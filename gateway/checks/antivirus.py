@@ -83,7 +83,7 @@ class Antivirus:
     async def fetch(self, need: Need, context: Context) -> Found:
         if context.message is None:
             return UNKNOWN
-        found = await self._scanned(context.message)
+        found = await self.scan(context.message)
         match need.name:
             case "virus.found":
                 return bool(found.name)
@@ -94,7 +94,8 @@ class Antivirus:
             case _:
                 return found.scanner or None
 
-    async def _scanned(self, message: MessageFacts) -> Scanned:
+    async def scan(self, message: MessageFacts) -> Scanned:
+        """Raises ContentError or ClamdError where an engine does not answer and none has found anything."""
         task = self._found.get(message)
         if task is None or (task.done() and (task.cancelled() or task.exception() is not None)):
             task = self._found[message] = asyncio.create_task(self._scan(message))

@@ -17,7 +17,7 @@ MIN_PASSWORD = 8
 
 @click.group()
 def user() -> None:
-    """Accounts: add, list, passwd, disable, enable, delete."""
+    """Accounts: add, list, senders, passwd, disable, enable, delete."""
 
 
 @click.group()
@@ -98,6 +98,48 @@ def user_list(config_path: Path, as_json: bool) -> None:
         ]
         show(rows, ("address", "state", "created"), as_json=as_json)
         return 0
+
+    _with_accounts(config_path, body)
+
+
+@user.command("senders")
+@click.argument("address")
+@click.option("--allow", "allowed", multiple=True, metavar="SENDER", help="Welcome: an address, or @domain.")
+@click.option("--block", "blocked", multiple=True, metavar="SENDER", help="Refuse mail from it.")
+@click.option("--forget", "forgotten", multiple=True, metavar="SENDER", help="Neither of both any more.")
+@config_option
+@json_option
+def user_senders(
+    address: str,
+    allowed: tuple[str, ...],
+    blocked: tuple[str, ...],
+    forgotten: tuple[str, ...],
+    config_path: Path,
+    as_json: bool,
+) -> None:
+    """Which senders a recipient here has allowed and blocked; links in digests block too."""
+    from gateway.accounts.choices import Choices
+    from gateway.process import directory_of
+
+    def body(config: Config, accounts: SqliteAccounts) -> int:
+        choices = Choices(directory_of(config, accounts), accounts)
+        try:
+            recipient = parse_mailbox(address)
+            for sender in allowed:
+                choices.welcome(recipient, sender)
+            for sender in blocked:
+                choices.block(recipient, sender)
+            missing = [sender for sender in forgotten if not choices.forget(recipient, sender)]
+        except ValueError as error:
+            fail(str(error), USAGE)
+        rows = [
+            {"sender": sender, "choice": "allowed" if is_welcome else "blocked"}
+            for sender, is_welcome in sorted(choices.of(recipient).items())
+        ]
+        show(rows, ("sender", "choice"), as_json=as_json)
+        for sender in missing:
+            click.echo(f"smarthost: nothing was said of {sender}", err=True)
+        return NO if missing else 0
 
     _with_accounts(config_path, body)
 

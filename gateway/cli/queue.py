@@ -1,5 +1,5 @@
 """`queue`: list, show, retry, hold, release, delete. It works on the database itself, whether the gateway runs or
-not.
+not; but what a rule holds is released by the running one.
 """
 
 import json
@@ -11,7 +11,8 @@ from typing import Any, TypeVar
 import click
 
 from gateway.cli.context import NO, USAGE, config_option, fail, guarded, iso, json_option, open_config, printable, show
-from gateway.config import parse_duration
+from gateway.cli.release import exit_code, release_kept
+from gateway.config import Config, parse_duration
 from gateway.queue.store import Filter, QueuedMessage, QueueEntry, State
 from gateway.storage.queue_desk import QueueDesk
 from gateway.storage.spool import Spool
@@ -59,13 +60,17 @@ def filter_of(queue_id: str, options: dict[str, Any], state: State | None = None
 
 
 def with_queue(path: Path, body: Callable[[QueueDesk], int | None]) -> None:
+    with_config(path, lambda opened, config: body(opened))
+
+
+def with_config(path: Path, body: Callable[[QueueDesk, Config], int | None]) -> None:
     def run() -> int | None:
         config = open_config(path)
         if not (config.data / "queue.db").exists():
             fail(f"{config.data}: there is no queue yet; has the gateway run?")
         opened = QueueDesk(config.data / "queue.db", Spool(config.data / "spool"))
         try:
-            return body(opened)
+            return body(opened, config)
         finally:
             opened.close()
 
@@ -185,5 +190,27 @@ def _command(action: str, done: str, text: str) -> None:
 
 _command("retry", "will try again now:", "Try again now, whatever the plan says.")
 _command("hold", "held", "Keep back until released.")
-_command("release", "released", "Let held mail go.")
+
+
+@queue.command("release")
+@click.argument("queue_id", default="")
+@click.option("--all", "everything", is_flag=True, help="All that is held.")
+@config_option
+@filters
+@_state_option
+def queue_release(queue_id: str, config_path: Path, everything: bool, **options: Any) -> None:
+    """Let held mail go. What a rule holds is looked at once more, by the running gateway."""
+    wanted = filter_of(queue_id, options)
+    if wanted == Filter() and not everything:
+        fail("name a queue id, a filter, or --all", USAGE)
+
+    def body(opened: QueueDesk, config: Config) -> int:
+        count = opened.set_state(wanted, "release")
+        released, asked = release_kept(config, wanted)
+        click.echo(f"released {count + released} recipients")
+        return exit_code(count + released, count + asked)
+
+    with_config(config_path, body)
+
+
 _command("delete", "deleted", "Delete without telling the sender.")

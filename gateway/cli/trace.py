@@ -51,7 +51,7 @@ def _print(found: list[FoundEvent], *, as_json: bool) -> None:
         click.echo(json.dumps(rows, indent=2))
         return
     for event in found:
-        show = {"transaction": _transaction, "delivery": _delivery, "notice": _notice}.get(event.kind)
+        show = _SHOWN.get(event.kind)
         lines = show(event.data) if show is not None else [json.dumps(event.data)]
         first, *rest = map(printable, lines)
         sys.stdout.write(f"{iso(event.at)}  {first}\n" + "".join(f"    {line}\n" for line in rest))
@@ -137,3 +137,14 @@ def _delivery(data: dict[str, Any]) -> list[str]:
 
 def _notice(data: dict[str, Any]) -> list[str]:
     return [f"{data['notice']} sent for {data['queue_id']} as {data['notice_id']}"]
+
+
+def _release(data: dict[str, Any]) -> list[str]:
+    to = ", ".join(f"<{recipient}>" for recipient in data["recipients"])
+    as_ = f" as {data['as']}" if data["as"] else ""
+    reason = f": {data['reason']}" if data["reason"] else ""
+    return [f"{_RELEASES[data['result']]}: {data['queue_id']} for {to}{as_}, asked by {data['by']}{reason}"]
+
+
+_RELEASES = {"released": "released", "refused": "not released", "waiting": "not released yet, cannot be scanned"}
+_SHOWN = {"transaction": _transaction, "delivery": _delivery, "notice": _notice, "release": _release}

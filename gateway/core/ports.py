@@ -64,6 +64,9 @@ class Directory(Protocol):
     def is_probed(self, domain: Domain) -> bool:
         """Is it a relay domain whose next hop is asked which mailboxes there are?"""
 
+    def choice(self, recipient: Mailbox, sender: str) -> bool | None:
+        """Has the recipient welcomed (True) or blocked (False) this address? None: nothing was said of it."""
+
     def owns(self, user: str, mailbox: Mailbox) -> bool:
         """Is it the user's own address, or an alias that leads to the user?"""
 

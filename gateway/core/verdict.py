@@ -118,7 +118,15 @@ class StripAttachments:
         return f"strip_attachments {', '.join(name or 'unnamed' for _, name in self.parts)}"
 
 
-Effect = StripAttachments | AddHeader | TagSubject | Redirect | Bcc | ByRoute | RequireTls | Delay
+@dataclass(frozen=True, slots=True)
+class SelfRelease:
+    """Its recipient may release what is kept in quarantine."""
+
+    def __str__(self) -> str:
+        return "self_release"
+
+
+Effect = SelfRelease | StripAttachments | AddHeader | TagSubject | Redirect | Bcc | ByRoute | RequireTls | Delay
 
 
 @dataclass(frozen=True, slots=True)

@@ -21,7 +21,7 @@ from gateway.senderauth.signing import SigningKey, new_private_key
 from gateway.storage.sqlite_accounts import SqliteAccounts
 from gateway.storage.sqlite_dkim import KeyState, SqliteDkimKeys
 
-LISTENERS = ("smtp", "submission", "submissions", "pop3", "pop3s", "metrics")
+LISTENERS = ("smtp", "submission", "submissions", "pop3", "pop3s", "web", "metrics")
 START_S = 30.0
 MAILING_LIST = "friends@remote.example"
 _LIST_POLICY = f"""\
@@ -76,6 +76,9 @@ class Site:
             '[networks]\ntrusted = ["127.0.0.1/32"]\n'
             f'[limits]\nsize = "{SIZE_LIMIT}"\n'
             f'[delivery]\nport = {remote_port}\nallow_private = true\nsource = ["{self.source}"]\n'
+            f'[web]\nurl = "http://127.0.0.1:{self.ports["web"]}"\ntls = false\n'
+            # What is kept is told at once where `smarthost quarantine digest` asks for it.
+            '[quarantine]\ndigest = ""\n'
             f'[dns]\nservers = ["{dns}"]\n'
             f'[domains."{self.domain}"]\n',
             encoding="utf-8",

@@ -2,14 +2,19 @@
 
 import argparse
 import poplib
+import re
 import signal
 import smtplib
 import ssl
+import subprocess
 import sys
 import time
+import urllib.request
 from collections.abc import Callable
 from dataclasses import dataclass
+from email import message_from_bytes
 from email.message import EmailMessage
+from email.policy import default
 from email.utils import formatdate, make_msgid
 
 from gateway.core.errors import SmarthostError
@@ -50,6 +55,7 @@ class Tour:
             Stop("a virus, in a zip, from outside", self._virus_in),
             Stop("the same from alice, who signed in", self._virus_out),
             Stop("spam", self._spam),
+            Stop("alice is told of it in a digest, follows its link, and presses the button", self._digest),
             Stop("an archive under a password", self._locked),
             Stop("a document with macros", self._macros),
             Stop(f"a message over the size limit of {SIZE_LIMIT}", self._oversize),
@@ -111,6 +117,21 @@ class Tour:
             "dave@elsewhere.example", "alice@example.org", "You have won", source=STRANGER, text=samples.GTUBE
         )
         return self._kept(reply, "spam")
+
+    def _digest(self) -> tuple[str, str, bool]:
+        site, user = self._home, "alice@example.org"
+        command = [sys.executable, "-m", "gateway", "quarantine", "digest", "-c", str(site.config)]
+        said = subprocess.run(command, capture_output=True, text=True, check=False).stdout.strip()  # noqa: S603  # our own
+        _, told, arrived = self._arrival("250", site, user)
+        link = re.search(r"^Release:\s+(\S+)$", read_newest(site, user), re.MULTILINE) if arrived else None
+        if link is None:
+            return said, f"no link: {told}", False
+        with urllib.request.urlopen(link[1], timeout=10) as page:  # noqa: S310  # our own page
+            shows = b"<form" in page.read() and len(read_subjects(site, user)) == self._seen[user]
+        with urllib.request.urlopen(link[1], data=b"", timeout=20) as page:  # noqa: S310
+            page.read()
+        _, became, good = self._arrival("250", site, user, what="the link shows, the button acts: released,")
+        return said, became, good and shows
 
     def _locked(self) -> tuple[str, str, bool]:
         reply = self._send(
@@ -243,6 +264,19 @@ def read_subjects(site: Site, user: str) -> list[str]:
         box.quit()
 
 
+def read_newest(site: Site, user: str) -> str:
+    """The plain text of a user's newest message."""
+    box = poplib.POP3_SSL("127.0.0.1", site.ports["pop3s"], timeout=10, context=_any_certificate())
+    try:
+        box.user(user)
+        box.pass_(site.users[user])
+        octets = b"\r\n".join(box.retr(box.stat()[0])[1])
+    finally:
+        box.quit()
+    part = message_from_bytes(octets, policy=default).get_body(("plain",))
+    return "" if part is None else str(part.get_content()).replace("\r\n", "\n")
+
+
 def _any_certificate() -> ssl.SSLContext:
     context = ssl.create_default_context()
     context.check_hostname = False
@@ -260,6 +294,7 @@ def _where_to_look(home: Site) -> str:
             "Where to look:",
             f"  trace     {command} trace ID-or-address -c {home.config}",
             f"  queue     {command} queue list -c {home.config}",
+            f"  kept      {command} quarantine list -c {home.config}",
             f"  mailbox   POP3 with TLS on 127.0.0.1:{ports['pop3s']}, user {user}, password {password}",
             f"  send      SMTP on {ports['smtp']}, submission on {ports['submission']} and {ports['submissions']}",
             f"  metrics   http://127.0.0.1:{ports['metrics']}/metrics",

@@ -38,6 +38,11 @@ def delivered_to(address: str) -> bytes:
     return f"Delivered-To: {address}\r\n".encode()
 
 
+def released(queue_id: str, by: str, hostname: str, now: float) -> bytes:
+    """On what was kept and goes on its way after all. by: in ASCII."""
+    return f"X-Smarthost-Released: {queue_id} by {by} at {hostname}; {_date(int(now))}\r\n".encode("ascii", "replace")
+
+
 def date_field(now: float) -> bytes:
     return f"Date: {_date(int(now))}\r\n".encode("ascii")
 

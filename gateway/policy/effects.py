@@ -13,6 +13,7 @@ from gateway.core.verdict import (
     Protection,
     Redirect,
     RequireTls,
+    SelfRelease,
     StripAttachments,
     TagSubject,
 )
@@ -36,6 +37,7 @@ KEYS = (
     "require_tls",
     "delay",
     "strip_attachments",
+    "self_release",
 )
 
 _FIELD_NAME = re.compile(r"[!-9;-~]{1,60}")
@@ -80,6 +82,10 @@ def effect(
             if text not in _PROTECTIONS:
                 raise ValueError("write `require_tls: true`, or `verified` to have the certificate checked too")
             return _constant(key, RequireTls(_PROTECTIONS[text]))
+        case "self_release":
+            if text != "true":
+                raise ValueError("write `self_release: true`, or leave it out")
+            return _constant(key, SelfRelease())
         case _:
             return _constant(key, Delay(_seconds(text)))
 

@@ -72,6 +72,20 @@ def recipient_is_relayed(context: Context) -> bool:
     return context.recipient is not None and context.directory.is_relayed(context.recipient.domain)
 
 
+def recipient_allows_sender(context: Context) -> bool:
+    """The author, once there is one; before that the reverse-path. Both can be forged: rules ask who vouches."""
+    address = str(context.reverse_path or "") if context.message is None else from_address(context)
+    recipient = context.recipient
+    return recipient is not None and bool(address) and context.directory.choice(recipient, str(address)) is True
+
+
+def recipient_blocks_sender(context: Context) -> bool:
+    """The reverse-path, or the author once there is one."""
+    found = (str(context.reverse_path or ""), from_address(context) if context.message is not None else None)
+    recipient = context.recipient
+    return recipient is not None and any(context.directory.choice(recipient, each) is False for each in found if each)
+
+
 def recipient_exists(context: Context) -> Found:
     """Nothing is known of others' mailboxes, so they count as existing, unless their next hop is asked."""
     if context.recipient is None:

@@ -52,6 +52,9 @@ class Surroundings:
     def is_probed(self, domain: Domain) -> bool:
         return False
 
+    def choice(self, recipient: Mailbox, sender: str) -> bool | None:
+        return None
+
     def owns(self, user: str, mailbox: Mailbox) -> bool:
         return str(mailbox).lower() == user.lower()
 

@@ -51,6 +51,7 @@ def _effects() -> dict[str, object]:
     found["score"] = {"type": ["number", "string"]}
     found["mark"] = {"anyOf": [_TEXT, {"type": "array", "items": _TEXT}]}
     found["require_tls"] = {"enum": [True, "verified"]}
+    found["self_release"] = {"const": True}
     found["delay"] = {"type": "number", "exclusiveMinimum": 0, "maximum": effects.MAX_DELAY_S}
     return found
 

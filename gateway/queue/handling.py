@@ -4,7 +4,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from gateway.core.transaction import Recipient
-from gateway.core.verdict import Action, ByRoute, Effect, Protection, RequireTls, StripAttachments
+from gateway.core.verdict import Action, ByRoute, Effect, Protection, RequireTls, SelfRelease, StripAttachments
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,6 +27,11 @@ class Handling:
         """Files by the number of their part, of all rules that want some removed."""
         found = [effect for effect in self.effects if isinstance(effect, StripAttachments)]
         return {part: name for effect in found for part, name in effect.parts}
+
+    @property
+    def is_self_released(self) -> bool:
+        """May its recipient release it from quarantine?"""
+        return any(isinstance(effect, SelfRelease) for effect in self.effects)
 
     @property
     def protection(self) -> Protection:

@@ -4,7 +4,7 @@
 """
 
 import asyncio
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Protocol
 
@@ -22,7 +22,7 @@ from gateway.message.removal import without_parts
 from gateway.queue.handling import Handling, Part
 from gateway.queue.recipients import Expansion, Way
 from gateway.queue.seals import Seal, sealed, sealing_key
-from gateway.queue.store import NewMessage, QueueStore, State
+from gateway.queue.store import NewMessage, QueuedMessage, QueueStore, State
 from gateway.senderauth.results import Authentication, claimed_fields, results_field
 from gateway.senderauth.signing import SigningKey, SigningKeys, keys_for
 
@@ -36,6 +36,11 @@ NOTICE = (
     'The file "{name}" was removed from this message on its way in, by {host}.\n\n'
     "The whole message is kept there under the number {id}. If you need it, ask postmaster@{domain} for it.\n"
 )
+
+
+class Room(Protocol):
+    async def check(self, messages: Sequence[NewMessage]) -> None:
+        """Raises StorageFull where quarantine has no room for those of them that go there."""
 
 
 class Content(Protocol):
@@ -102,8 +107,10 @@ class Intake:
         clock: Clock,
         keys: SigningKeys,
         new_content: Callable[[], Content],
+        room: Room,
     ) -> None:
         self._store = store
+        self._room = room
         self._new_content = new_content
         self._keys = keys
         self._expansion = Expansion(directory, rewrites=settings.srs)
@@ -117,6 +124,25 @@ class Intake:
     async def enqueue(self, message: NewMessage) -> None:
         """One of our own making. Raises what the store does."""
         await self._store.enqueue(message)
+
+    async def readmit(self, kept: QueuedMessage, rows: Sequence[int], info: Mapping[str, str], by: str) -> str:
+        """What was kept goes on its way, marked as released; its new queue id, or "" where it is not kept any more.
+
+        rows: of its recipients; info: as it was; by: who released it, in ASCII. The mark stands above all that was
+        signed. Raises what the store does.
+        """
+        now, queue_id = self._clock.now(), new_id()
+        message = NewMessage(
+            queue_id=queue_id,
+            created=now,
+            expires=now + self._settings.expire_s,
+            reverse_path=kept.reverse_path,
+            recipients=(),
+            header=trace.released(kept.queue_id, by, self._settings.hostname, now) + kept.header,
+            blob=kept.blob,
+            info={**info, "released_from": kept.queue_id, "released_by": by},
+        )
+        return queue_id if await self._store.readmit(rows, message) else ""
 
     async def accept(
         self,
@@ -155,6 +181,7 @@ class Intake:
                 arrival = await self._without(whole, group[0], copies[-1]) if removed else whole
                 messages += await self._made(arrival, group, author)
             if messages:
+                await self._room.check([each for each in messages if each.state is State.QUARANTINED])
                 await self._store.enqueue(*messages)
                 on_ready()
         except BaseException:
@@ -234,7 +261,7 @@ class Intake:
             smtputf8=envelope.smtputf8,
             ret=envelope.ret,
             envid=envelope.envid,
-            info={**arrival.info, "kept_by": handling.rule} if handling.rule else arrival.info,
+            info=_info(arrival.info, handling),
             state=state,
             route=handling.route,
             protection=handling.protection,
@@ -279,3 +306,10 @@ class Intake:
         date = b"" if header.first("Date") else trace.date_field(now)
         message_id = b"" if header.first("Message-ID") else trace.message_id_field(queue_id, self._settings.hostname)
         return date + message_id
+
+
+def _info(info: Mapping[str, str], handling: Handling) -> Mapping[str, str]:
+    if not handling.rule:
+        return info
+    is_self_released = handling.is_self_released and handling.disposition is Action.QUARANTINE
+    return {**info, "kept_by": handling.rule, **({"self_release": "yes"} if is_self_released else {})}

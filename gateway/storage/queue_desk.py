@@ -1,6 +1,5 @@
 """What people and upkeep do with the queue, beside the runner: look, hold, release, retry, delete."""
 
-import json
 import sqlite3
 import threading
 import time
@@ -12,11 +11,14 @@ from gateway.queue.store import Filter, QueuedMessage, QueueEntry, State
 from gateway.storage.queue_tables import (
     CORRUPT,
     HELD,
+    KEPT_BY_RULE,
     MIGRATIONS,
     QUARANTINED,
     READY,
     STATES,
+    conditions_of,
     drop_if_done,
+    info_of,
     load_message,
 )
 from gateway.storage.spool import Spool
@@ -44,7 +46,7 @@ class QueueDesk:
             return query(self._reader)
 
     def entries(self, wanted: Filter, limit: int = 10_000) -> list[QueueEntry]:
-        where, values = _where(wanted)
+        where, values = conditions_of(wanted)
         return self._read(
             lambda connection: [
                 _entry(row)
@@ -68,18 +70,21 @@ class QueueDesk:
     def set_state(self, wanted: Filter, action: str) -> int:
         """action: "retry" (now), "hold", "release". Rows under a lease are left to their runner. Returns rows changed.
 
-        What is released counts as come now: the time that it was kept back is not the recipient's delay.
+        What rules keep is not released here but looked at first: `quarantine.release`. What is released counts as come
+        now: the time that it was kept back is not the recipient's delay.
         """
-        where, values = _where(wanted)
+        where, values = conditions_of(wanted)
         change, states = {
             "retry": (f"due = {time.time()}", (READY,)),
             "hold": (f"state = {HELD}", (READY,)),
-            "release": (f"state = {READY}, due = {time.time()}", (HELD, CORRUPT, QUARANTINED)),
+            "release": (f"state = {READY}, due = {time.time()}", (HELD, CORRUPT)),
         }[action]
         chosen = (
             f"FROM recipient JOIN message ON message.id = message WHERE state IN ({', '.join(map(str, states))})"
             f" AND {where}"
         )
+        if action == "release":
+            chosen += f" AND NOT ({KEPT_BY_RULE})"
 
         def job(connection: sqlite3.Connection) -> int:
             if action == "release":
@@ -93,7 +98,7 @@ class QueueDesk:
 
     def delete(self, wanted: Filter) -> int:
         """Remove rows that are not under a lease, and messages that have none left. No DSN is sent."""
-        where, values = _where(wanted)
+        where, values = conditions_of(wanted)
 
         def job(connection: sqlite3.Connection) -> tuple[int, list[str]]:
             rows = connection.execute(
@@ -144,41 +149,13 @@ class QueueDesk:
                 self._reader = None
 
 
-def _where(wanted: Filter) -> tuple[str, list[object]]:
-    """What is quarantined is found only when asked for."""
-    conditions, values = ["1 = 1"], []  # type: tuple[list[str], list[object]]
-    if wanted.state is None:
-        conditions.append(f"state <> {QUARANTINED}")
-    for sql, value in (
-        ("queue_id = ?", wanted.queue_id.upper()),
-        ("destination = ?", wanted.domain.lower()),
-        ("reverse_path = ? COLLATE NOCASE", wanted.sender),
-        ("forward_path = ? COLLATE NOCASE", wanted.recipient),
-        ("json_valid(info) AND json_extract(info, '$.user') = ? COLLATE NOCASE", wanted.user),
-    ):
-        if value:
-            conditions.append(sql)
-            values.append("" if value == "<>" else value)
-    if wanted.older_than is not None:
-        conditions.append("created <= ?")
-        values.append(time.time() - wanted.older_than)
-    if wanted.state is not None:
-        conditions.append("state = ?")
-        values.append(STATES.index(wanted.state))
-    return " AND ".join(conditions), values
-
-
 def _entry(row: tuple[object, ...]) -> QueueEntry:
     """Shows whatever a damaged row holds, as well as it can."""
     queue_id, state, created, due, size, reverse, forward, destination, attempts, last, info = row
-    try:
-        told = {str(key): str(value) for key, value in json.loads(str(info)).items()}
-    except (ValueError, AttributeError):
-        told = {}
     known = STATES[state] if isinstance(state, int) and 0 <= state < len(STATES) else State.CORRUPT
     return QueueEntry(
         str(queue_id), known, _number(created), _number(due), int(_number(size)), str(reverse), str(forward),
-        str(destination), int(_number(attempts)), str(last), told,
+        str(destination), int(_number(attempts)), str(last), info_of(info),
     )  # fmt: skip
 
 

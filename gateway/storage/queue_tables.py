@@ -5,13 +5,14 @@ message, blob and recipient: one row a recipient that is still to go. Several me
 
 import json
 import sqlite3
+import time
 from collections.abc import Sequence
 
 from gateway.core.address import path_or_null
 from gateway.core.verdict import Protection
 from gateway.delivery.routes import destination_of
 from gateway.message.blob import Blob, FileBlob, MemoryBlob
-from gateway.queue.store import NewMessage, QueuedMessage, State
+from gateway.queue.store import Filter, NewMessage, QueuedMessage, State
 from gateway.storage.spool import Spool
 
 READY, ACTIVE, HELD, CORRUPT, QUARANTINED = range(5)
@@ -20,6 +21,9 @@ STATES = (State.READY, State.ACTIVE, State.HELD, State.CORRUPT, State.QUARANTINE
 Arrival = Sequence[tuple[Sequence[NewMessage], str | None]]
 BODIES = frozenset({"", "7BIT", "8BITMIME", "BINARYMIME"})
 MAX_ROWS = 100  # in one statement
+KEPT_BY_RULE = (
+    f"state IN ({HELD}, {QUARANTINED}) AND json_valid(info) AND coalesce(json_extract(info, '$.kept_by'), '') <> ''"
+)
 
 MIGRATIONS = (
     """
@@ -43,6 +47,15 @@ MIGRATIONS = (
     CREATE INDEX recipient_leased ON recipient(owner) WHERE state = 1
     """,
     "ALTER TABLE message ADD COLUMN protection TEXT NOT NULL DEFAULT ''",
+    """
+    ALTER TABLE recipient ADD COLUMN told INTEGER NOT NULL DEFAULT 0;
+    CREATE INDEX recipient_quarantined ON recipient(forward_path COLLATE NOCASE) WHERE state = 4;
+    CREATE TABLE release(
+        recipient INTEGER PRIMARY KEY REFERENCES recipient(id) ON DELETE CASCADE, asked_by TEXT NOT NULL,
+        due REAL NOT NULL, is_despite INTEGER NOT NULL);
+    CREATE TABLE used_link(link BLOB PRIMARY KEY, expires REAL NOT NULL) WITHOUT ROWID;
+    CREATE TABLE done(what TEXT PRIMARY KEY, day TEXT NOT NULL) WITHOUT ROWID
+    """,
 )
 
 
@@ -84,6 +97,33 @@ def insert_messages(connection: sqlite3.Connection, arrivals: Sequence[Arrival])
         "(?, ?, ?, ?, ?, ?, ?)",
         recipients,
     )
+
+
+def readmit(connection: sqlite3.Connection, rows: Sequence[int], message: NewMessage) -> tuple[bool, list[str]]:
+    """`QueueStore.readmit`; and the files to remove after the commit."""
+    marks = ", ".join("?" * len(rows))
+    found = connection.execute(
+        f"SELECT id, message FROM recipient WHERE state IN ({HELD}, {QUARANTINED}) AND id IN ({marks})", [*rows]
+    ).fetchall()
+    if not found:
+        return False, []
+    new = _last(connection, "message") + 1
+    connection.execute(
+        "INSERT INTO message(id, queue_id, created, expires, reverse_path, body, smtputf8, ret, envid, info, header,"
+        " offset, blob, protection) SELECT ?, ?, ?, ?, reverse_path, body, smtputf8, ret, envid, ?, ?, offset, blob,"
+        " protection FROM message WHERE id = ?",
+        [
+            new, message.queue_id, message.created, message.expires, json.dumps(dict(message.info)), message.header,
+            found[0][1],
+        ],
+    )  # fmt: skip
+    connection.executemany(
+        f"UPDATE recipient SET message = ?, state = {READY}, due = ?, attempts = 0, warned = 0, last_reply = ''"
+        " WHERE id = ?",
+        [(new, message.created, row) for row, _ in found],
+    )
+    connection.executemany("DELETE FROM release WHERE recipient = ?", [(row,) for row, _ in found])
+    return True, drop_if_done(connection, found[0][1])
 
 
 def _last(connection: sqlite3.Connection, table: str) -> int:
@@ -157,3 +197,35 @@ def drop_if_done(connection: sqlite3.Connection, message: int) -> list[str]:
     name = connection.execute("SELECT name FROM blob WHERE id = ?", [blob]).fetchone()[0]
     connection.execute("DELETE FROM blob WHERE id = ?", [blob])
     return [] if name is None else [name]
+
+
+def conditions_of(wanted: Filter) -> tuple[str, list[object]]:
+    """What is quarantined is found only when asked for."""
+    conditions, values = ["1 = 1"], []  # type: tuple[list[str], list[object]]
+    if wanted.state is None:
+        conditions.append(f"state <> {QUARANTINED}")
+    for sql, value in (
+        ("queue_id = ?", wanted.queue_id.upper()),
+        ("destination = ?", wanted.domain.lower()),
+        ("reverse_path = ? COLLATE NOCASE", wanted.sender),
+        ("forward_path = ? COLLATE NOCASE", wanted.recipient),
+        ("json_valid(info) AND json_extract(info, '$.user') = ? COLLATE NOCASE", wanted.user),
+    ):
+        if value:
+            conditions.append(sql)
+            values.append("" if value == "<>" else value)
+    if wanted.older_than is not None:
+        conditions.append("created <= ?")
+        values.append(time.time() - wanted.older_than)
+    if wanted.state is not None:
+        conditions.append("state = ?")
+        values.append(STATES.index(wanted.state))
+    return " AND ".join(conditions), values
+
+
+def info_of(text: object) -> dict[str, str]:
+    """Whatever a damaged row holds."""
+    try:
+        return {str(key): str(value) for key, value in json.loads(str(text)).items()}
+    except (ValueError, AttributeError):
+        return {}

@@ -6,6 +6,7 @@ import secrets
 import sqlite3
 import threading
 import time
+from collections.abc import Mapping
 from pathlib import Path
 
 from gateway.accounts.directory import Account
@@ -27,6 +28,11 @@ MIGRATIONS = (
         created REAL NOT NULL, changed REAL NOT NULL, PRIMARY KEY(domain, selector))
     """,
     "CREATE TABLE secret(name TEXT PRIMARY KEY, value BLOB NOT NULL)",
+    """
+    CREATE TABLE choice(
+        recipient TEXT NOT NULL, sender TEXT NOT NULL, is_welcome INTEGER NOT NULL, at REAL NOT NULL,
+        PRIMARY KEY(recipient, sender)) WITHOUT ROWID
+    """,
 )
 SECRET_OCTETS = 32
 
@@ -42,6 +48,7 @@ class SqliteAccounts:
         self._version = -1
         self._accounts: dict[str, Account | None] = {}
         self._aliases: dict[str, tuple[str, ...]] = {}
+        self._choices: dict[str, dict[str, bool]] = {}
 
     # --- reading --------------------------------------------------------------------------------------------------
 
@@ -63,6 +70,14 @@ class SqliteAccounts:
                 self._aliases[address] = tuple(target for (target,) in rows)
             return self._aliases[address]
 
+    def choices(self, recipient: str) -> Mapping[str, bool]:
+        with self._lock:
+            self._refresh()
+            if recipient not in self._choices:
+                rows = self._reader.execute("SELECT sender, is_welcome FROM choice WHERE recipient = ?", [recipient])
+                self._choices[recipient] = {sender: bool(is_welcome) for sender, is_welcome in rows}
+            return self._choices[recipient]
+
     def first_account(self, domain: str) -> str | None:
         row = self._reader.execute(
             "SELECT address FROM account WHERE disabled = 0"
@@ -83,10 +98,12 @@ class SqliteAccounts:
 
     def _refresh(self) -> None:
         version = self._reader.execute("PRAGMA data_version").fetchone()[0]
-        if version != self._version or len(self._accounts) + len(self._aliases) > CACHE_SIZE:
+        size = len(self._accounts) + len(self._aliases) + len(self._choices)
+        if version != self._version or size > CACHE_SIZE:
             self._version = version
             self._accounts.clear()
             self._aliases.clear()
+            self._choices.clear()
 
     def secret(self, name: str) -> bytes:
         """Made at the first question, the same ever after."""
@@ -119,7 +136,13 @@ class SqliteAccounts:
         return self._change("UPDATE account SET disabled = ? WHERE address = ?", [disabled, address])
 
     def delete(self, address: str) -> bool:
-        return self._change("DELETE FROM account WHERE address = ?", [address])
+        def job(connection: sqlite3.Connection) -> bool:
+            connection.execute("DELETE FROM choice WHERE recipient = ?", [address])
+            return connection.execute("DELETE FROM account WHERE address = ?", [address]).rowcount > 0
+
+        changed = write_once(self._path, job)
+        self._version = -1
+        return changed
 
     def set_alias(self, address: str, targets: tuple[str, ...]) -> None:
         def job(connection: sqlite3.Connection) -> None:
@@ -134,6 +157,24 @@ class SqliteAccounts:
 
     def delete_alias(self, address: str) -> bool:
         return self._change("DELETE FROM alias WHERE address = ?", [address])
+
+    def choose(self, recipient: str, sender: str, *, is_welcome: bool, limit: int) -> None:
+        def job(connection: sqlite3.Connection) -> None:
+            connection.execute(
+                "INSERT OR REPLACE INTO choice(recipient, sender, is_welcome, at) VALUES(?, ?, ?, ?)",
+                [recipient, sender, is_welcome, time.time()],
+            )
+            connection.execute(
+                "DELETE FROM choice WHERE recipient = ?1 AND sender NOT IN"
+                " (SELECT sender FROM choice WHERE recipient = ?1 ORDER BY at DESC LIMIT ?2)",
+                [recipient, limit],
+            )
+
+        write_once(self._path, job)
+        self._version = -1
+
+    def forget_choice(self, recipient: str, sender: str) -> bool:
+        return self._change("DELETE FROM choice WHERE recipient = ? AND sender = ?", [recipient, sender])
 
     def _change(self, sql: str, values: list[object]) -> bool:
         changed = change_once(self._path, sql, values)

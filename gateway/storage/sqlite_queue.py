@@ -13,7 +13,7 @@ from gateway.core.errors import StorageBroken
 from gateway.message.blob import FileBlob
 from gateway.queue.store import LEASE_S, TOKENS, Claim, ClaimedRecipient, NewMessage, Settlement, boot_time
 from gateway.storage.gather import Gatherer
-from gateway.storage.queue_tables import MIGRATIONS, Arrival, drop_if_done, insert_messages, load_message
+from gateway.storage.queue_tables import MIGRATIONS, Arrival, drop_if_done, insert_messages, load_message, readmit
 from gateway.storage.spool import Spool
 from gateway.storage.sqlite import Writer, prepare
 
@@ -70,6 +70,15 @@ class SqliteQueue:
                     self.spool.remove(name)
             raise
 
+    async def readmit(self, rows: Sequence[int], message: NewMessage) -> bool:
+        has_changed, names = await self.writer.run(lambda connection: readmit(connection, rows, message))
+        await self._remove(names)
+        return has_changed
+
+    async def _remove(self, names: Iterable[str]) -> None:
+        for name in names:
+            await asyncio.get_running_loop().run_in_executor(self.spool.pool, self.spool.remove, name)
+
     # --- claims ---------------------------------------------------------------------------------------------------
 
     async def claim(self, limit: int, take: Callable[[str], bool]) -> tuple[list[Claim], float | None]:
@@ -124,8 +133,7 @@ class SqliteQueue:
             return _settle(connection, settlement)
 
         is_ours, names = await self.writer.run(job)
-        for name in names:
-            await asyncio.get_running_loop().run_in_executor(self.spool.pool, self.spool.remove, name)
+        await self._remove(names)
         return is_ours
 
     async def release(self, claim: Claim, due: float) -> None:

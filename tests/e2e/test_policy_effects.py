@@ -339,7 +339,7 @@ def test_what_is_held_waits_in_the_queue_until_it_is_released(gateway: Gateway) 
     send_whole(gateway, f"behind-{queue_id}")
     assert_never_delivered(gateway, sender, ALICE)
     assert "released 1 recipients" in gateway.cli("queue", "release", queue_id).expect().stdout
-    added_trace(message, wait_mail(gateway, ALICE, sender))
+    added_trace(message, wait_mail(gateway, ALICE, sender), released=True)
     wait_kept(gateway, sender, {})
 
 
@@ -376,13 +376,15 @@ def test_what_is_released_from_quarantine_is_delivered_as_it_came(gateway: Gatew
     queue_id = id_of(send(gateway, sender, ALICE, BOB, message=wire))
     before = gateway.metric("smarthost_quarantine_messages")
     assert "released 1 recipients" in gateway.cli("quarantine", "release", queue_id, "--recipient", BOB).expect().stdout
-    added_trace(message, wait_mail(gateway, BOB, sender))
+    added_trace(message, wait_mail(gateway, BOB, sender), released=True)
     wait_kept(gateway, sender, {ALICE: "quarantined"})
     assert mails(gateway, ALICE, sender) == []
     assert "released 1 recipients" in gateway.cli("quarantine", "release", queue_id).expect().stdout
-    added_trace(message, wait_mail(gateway, ALICE, sender))
+    added_trace(message, wait_mail(gateway, ALICE, sender), released=True)
     assert gateway.metric("smarthost_quarantine_messages") == before - 2
     gateway.cli("quarantine", "release", queue_id).expect(1)
+    told = gateway.cli("trace", queue_id).expect().stdout
+    assert re.search(rf"released: {queue_id} for <bob@example.org> as [0-9A-Z]{{16}}, asked by postmaster", told), told
 
 
 def test_what_is_deleted_from_quarantine_is_gone_with_its_body(gateway: Gateway) -> None:
@@ -507,7 +509,7 @@ def test_one_rejected_of_two_gets_a_copy_in_quarantine_and_nobody_a_bounce(
     send_whole(judging, f"behind-{row['id']}", user=DORA)
     assert [mail for mail in judging.mails(DORA) if mail.startswith(b"Return-Path: <>")] == []
     judging.cli("quarantine", "release", str(row["id"])).expect()
-    added_trace(message, wait_mail(judging, ALICE, sender))
+    added_trace(message, wait_mail(judging, ALICE, sender), released=True)
 
 
 def test_a_rejected_recipients_copy_is_kept_although_an_earlier_stage_discards(judging: Gateway) -> None:
@@ -846,11 +848,11 @@ def test_parts_of_a_large_message_arrive_intact_and_share_a_body_until_both_are_
     assert len(look(gateway, "SELECT 1 FROM message WHERE reverse_path = ?", sender)) == 2
     found = parts(gateway, sender)
     gateway.cli("queue", "release", str(found["alice+tag@example.org"]["queue_id"])).expect()
-    added_trace(tagged, wait_mail(gateway, ALICE, sender))
+    added_trace(tagged, wait_mail(gateway, ALICE, sender), released=True)
     wait_kept(gateway, sender, {BOB: "held"})
     assert name in spooled(gateway)
     gateway.cli("queue", "release", str(found[BOB]["queue_id"])).expect()
-    added_trace(message, wait_mail(gateway, BOB, sender))
+    added_trace(message, wait_mail(gateway, BOB, sender), released=True)
     wait_until(lambda: name not in spooled(gateway), 10.0, "the body file to be removed")
 
 
@@ -871,5 +873,5 @@ def test_a_kept_part_keeps_the_body_of_a_delivered_one(gateway: Gateway) -> None
     (name,) = body_files(gateway, sender)
     assert name in spooled(gateway)
     gateway.cli("quarantine", "release", "--sender", sender).expect()
-    added_trace(message, wait_mail(gateway, ALICE, sender))
+    added_trace(message, wait_mail(gateway, ALICE, sender), released=True)
     wait_until(lambda: name not in spooled(gateway), 10.0, "the body file to be removed")

@@ -29,7 +29,7 @@ def error_of(folder: Path, rule: str, stage: str = "connect") -> tuple[str, str,
 
 
 TLS = "write `require_tls: true`, or `verified` to have the certificate checked too"
-KEYS = "score, mark, add_header, tag_subject, redirect, bcc, route, require_tls, delay, strip_attachments"
+KEYS = "score, mark, add_header, tag_subject, redirect, bcc, route, require_tls, delay, strip_attachments, self_release"
 PORT = "unknown fact `client.prt`. Did you mean `client.port`?"
 MARK = "a mark is a letter and up to 39 letters, digits, - and _"
 TAG = "a tag is up to 60 printable ASCII characters"

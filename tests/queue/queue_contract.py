@@ -15,6 +15,7 @@ import pytest
 from gateway.core.address import parse_mailbox, path_or_null
 from gateway.core.errors import StoreError
 from gateway.message.blob import FileBlob, MemoryBlob
+from gateway.quarantine.store import QuarantineStore
 from gateway.queue.store import (
     Claim,
     Filter,
@@ -30,6 +31,7 @@ from gateway.queue.store import (
 
 T = TypeVar("T")
 BODY = b"A: b\r\n\r\nx\r\n"
+BY_RULE = {"kept_by": "a rule"}
 
 
 class Desk(Protocol):
@@ -47,9 +49,10 @@ class Desk(Protocol):
 
 
 class FullStore(QueueStore, Protocol):
-    """The runner's view and the one of the command line."""
+    """The runner's view, the one of the command line, and quarantine's."""
 
     desk: Desk
+    quarantine: QuarantineStore
 
 
 Opener = Callable[[str], FullStore]
@@ -311,6 +314,36 @@ class QueueContract:
         }
         assert store.desk.set_state(Filter(state=State.HELD), "release") == 1
         assert [one.destination for one in run(claim(store))] == ["x.example"]
+
+    def test_what_is_kept_goes_on_as_another_message_over_the_same_body(self, store: FullStore) -> None:
+        kept = replace(
+            new("Q1", "a@x.example", "b@y.example"), state=State.QUARANTINED, ret="HDRS", smtputf8=True, info=BY_RULE
+        )
+        run(store.enqueue(kept, replace(new("Q2"), state=State.READY)))
+        rows = store.quarantine.ask(Filter(state=State.QUARANTINED), "postmaster", is_despite=False)
+        (request,) = store.quarantine.requests(10)
+        assert (list(request.recipients.values()), request.by) == (["a@x.example", "b@y.example"], "postmaster")
+        assert run(store.claim(10, lambda destination: True))[0][0].message.queue_id == "Q2"
+        again = replace(kept, queue_id="Q3", header=b"Mark: m\r\n" + kept.header, info={"released_from": "Q1"})
+        assert run(store.readmit(rows[:1], again))
+        (claimed,) = run(claim(store))
+        assert (claimed.message.queue_id, claimed.message.ret, claimed.message.smtputf8) == ("Q3", "HDRS", True)
+        assert claimed.message.header == b"Mark: m\r\n" + kept.header
+        assert claimed.message.blob.head(100) == BODY
+        assert [str(to.forward_path) for to in claimed.recipients] == ["a@x.example"]
+        assert run(store.settle(Settlement(claimed, tuple(to.row for to in claimed.recipients), {})))
+        left = store.desk.entries(Filter(state=State.QUARANTINED))
+        assert [(each.queue_id, each.forward_path) for each in left] == [("Q1", "b@y.example")]
+        assert store.desk.message("Q1") is not None
+
+    def test_what_is_not_kept_is_not_let_go_again(self, store: FullStore) -> None:
+        run(store.enqueue(replace(new("Q1"), state=State.HELD, info=BY_RULE)))
+        rows = store.quarantine.ask(Filter(queue_id="Q1"), "postmaster", is_despite=False)
+        assert run(store.readmit(rows, new("Q2")))
+        assert not run(store.readmit(rows, new("Q3")))
+        assert not run(store.readmit([999], new("Q4")))
+        assert [one.message.queue_id for one in run(claim(store))] == ["Q2"]
+        assert store.desk.message("Q1") is None
 
     @pytest.mark.parametrize(
         ("wanted", "found"),

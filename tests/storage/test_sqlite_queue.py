@@ -13,14 +13,16 @@ from gateway.message.blob import FileBlob
 from gateway.queue.store import Filter, State
 from gateway.storage.queue_desk import QueueDesk
 from gateway.storage.spool import Spool
+from gateway.storage.sqlite_quarantine import SqliteQuarantine
 from gateway.storage.sqlite_queue import SqliteQueue
 from tests.queue.queue_contract import BODY, FullStore, Opener, QueueContract, claim, ids, new, run, settle
 
 
 class Opened(SqliteQueue):
-    """A queue and the desk beside it."""
+    """A queue, and the desk and quarantine beside it."""
 
     desk: QueueDesk
+    quarantine: SqliteQuarantine
 
 
 @pytest.fixture
@@ -32,6 +34,7 @@ def opener(tmp_path: Path) -> Iterator[Opener]:
     def open_one(owner: str) -> FullStore:
         one = Opened(tmp_path / "queue.db", spool, owner=owner)
         one.desk = QueueDesk(tmp_path / "queue.db", spool)
+        one.quarantine = SqliteQuarantine(tmp_path / "queue.db", spool)
         opened.append(one)
         return one
 
@@ -39,6 +42,7 @@ def opener(tmp_path: Path) -> Iterator[Opener]:
     for one in opened:
         one.close()
         one.desk.close()
+        one.quarantine.close()
     spool.pool.shutdown()
 
 

@@ -83,6 +83,7 @@ class FakeDirectory:
 
     def __init__(self, local: Iterable[str] = (), relayed: Iterable[str] = (), mailboxes: Iterable[str] = ()) -> None:
         self._local, self._relayed, self._mailboxes = frozenset(local), frozenset(relayed), frozenset(mailboxes)
+        self.choices: dict[tuple[str, str], bool] = {}
 
     def is_local(self, domain: Domain) -> bool:
         return domain.ascii in self._local
@@ -99,6 +100,9 @@ class FakeDirectory:
     def is_probed(self, domain: Domain) -> bool:
         return domain.ascii.startswith("probed.")
 
+    def choice(self, recipient: Mailbox, sender: str) -> bool | None:
+        return self.choices.get((str(recipient).lower(), sender.lower()))
+
     def owns(self, user: str, mailbox: Mailbox) -> bool:
         return str(mailbox).lower() == user
 
@@ -109,6 +113,7 @@ class FakeAccounts:
     def __init__(self, accounts: Iterable[str] = (), aliases: Mapping[str, tuple[str, ...]] | None = None) -> None:
         self._accounts = {address: Account(address, "hash", False, float(n)) for n, address in enumerate(accounts)}
         self._aliases = dict(aliases or {})
+        self.chosen: dict[str, dict[str, bool]] = {}
 
     def disable(self, address: str) -> None:
         created = self._accounts[address].created
@@ -119,6 +124,9 @@ class FakeAccounts:
 
     def alias(self, address: str) -> tuple[str, ...]:
         return self._aliases.get(address, ())
+
+    def choices(self, recipient: str) -> Mapping[str, bool]:
+        return self.chosen.get(recipient, {})
 
     def first_account(self, domain: str) -> str | None:
         enabled = [found for found in self._accounts.values() if not found.is_disabled]

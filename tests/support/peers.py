@@ -116,10 +116,11 @@ def submit(
         return text.decode("utf-8", "replace")
 
 
-def added_trace(sent: bytes, received: bytes) -> list[bytes]:
+def added_trace(sent: bytes, received: bytes, *, released: bool = False) -> list[bytes]:
     """Return the whole trace fields that stand in `received` before the very octets of `sent`.
 
-    Fails when anything else was added, or when one octet of the message was changed, and shows where.
+    Fails when anything else was added, or when one octet of the message was changed, and shows where. released: it was
+    kept, and one more field says so.
     """
     if not received.endswith(sent):
         pairs = zip(reversed(sent), reversed(received), strict=False)
@@ -133,6 +134,9 @@ def added_trace(sent: bytes, received: bytes) -> list[bytes]:
     before = received[: len(received) - len(sent)]
     fields = re.findall(rb"[^\r\n]*\r\n(?:[ \t][^\r\n]*\r\n)*", before)
     assert b"".join(fields) == before, f"not header fields: {before!r}"
+    if released:
+        (mark,) = (field for field in fields if field.startswith(b"X-Smarthost-Released: "))
+        fields.remove(mark)
     for field in fields:
         assert field.partition(b":")[0].lower() in _TRACE_FIELDS, f"not a trace field: {field!r}"
     return fields

@@ -1,0 +1,1 @@
+"""Pages for people, as an ASGI application."""

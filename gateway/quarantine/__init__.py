@@ -1,0 +1,1 @@
+"""Mail that policies keep back: told in digests, looked at, released."""

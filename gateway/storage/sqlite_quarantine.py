@@ -1,0 +1,234 @@
+"""Quarantine on SQLite, in the tables of the queue (`quarantine.store.QuarantineStore`)."""
+
+import sqlite3
+import threading
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import TypeVar
+
+from gateway.quarantine.store import Kept, Request
+from gateway.queue.store import Filter, NewMessage, QueuedMessage
+from gateway.storage.quarantine_room import size_of
+from gateway.storage.queue_tables import (
+    KEPT_BY_RULE,
+    MIGRATIONS,
+    QUARANTINED,
+    conditions_of,
+    info_of,
+    insert_messages,
+    load_message,
+)
+from gateway.storage.spool import Spool
+from gateway.storage.sqlite import Job, Writer, connect, prepare
+
+T = TypeVar("T")
+SELDOM = 50
+
+
+class SqliteQuarantine:
+    """Any thread may ask; the writer's thread begins with the first change."""
+
+    def __init__(self, path: Path, spool: Spool) -> None:
+        prepare(path, MIGRATIONS)
+        self._path = path
+        self._spool = spool
+        self._writer: Writer | None = None
+        self._reader: sqlite3.Connection | None = None
+        self._reading = threading.Lock()
+        self._size, self._measure_at = 0, float("-inf")
+
+    def _read(self, query: Callable[[sqlite3.Connection], T]) -> T:
+        with self._reading:
+            if self._reader is None:
+                self._reader = connect(self._path)
+            return query(self._reader)
+
+    def _change(self, job: Job[T]) -> T:
+        if self._writer is None:
+            self._writer = Writer(self._path)
+        return self._writer.call(job)
+
+    # --- what is kept ---------------------------------------------------------------------------------------------
+
+    def find(self, row: int, queue_id: str) -> Kept | None:
+        found = next(iter(self.kept([row])), None)
+        return found if found is not None and found.message.queue_id == queue_id else None
+
+    def kept(self, rows: Sequence[int]) -> Sequence[Kept]:
+        sql = (
+            "SELECT forward_path, info, message FROM recipient JOIN message ON message.id = message"
+            f" WHERE recipient.id = ? AND state = {QUARANTINED}"
+        )
+
+        def query(connection: sqlite3.Connection) -> Iterator[Kept]:
+            for row in rows:
+                found = connection.execute(sql, [row]).fetchone()
+                loaded = None if found is None else self._loaded(connection, found[2])[0]
+                if loaded is not None:
+                    yield Kept(row, str(found[0]), info_of(found[1]), loaded)
+
+        return self._read(lambda connection: list(query(connection)))
+
+    def untold(self, but_for: str, limit: int) -> Mapping[str, Sequence[int]]:
+        def query(connection: sqlite3.Connection) -> dict[str, list[int]]:
+            found: dict[str, list[int]] = {}
+            for row, recipient in connection.execute(
+                "SELECT recipient.id, forward_path FROM recipient JOIN message ON message.id = message"
+                f" WHERE state = {QUARANTINED} AND told = 0 AND (NOT json_valid(info)"
+                " OR coalesce(json_extract(info, '$.kept_by'), '') <> ?) ORDER BY created DESC LIMIT ?",
+                [but_for, limit],
+            ):
+                found.setdefault(str(recipient).lower(), []).append(row)
+            return found
+
+        return self._read(query)
+
+    def _loaded(self, connection: sqlite3.Connection, row: int) -> tuple[QueuedMessage | None, str]:
+        try:
+            return load_message(connection, self._spool, row), ""
+        except (OSError, ValueError, TypeError) as error:
+            return None, str(error)
+
+    # --- release --------------------------------------------------------------------------------------------------
+
+    def ask(self, wanted: Filter, by: str, *, is_despite: bool) -> Sequence[int]:
+        where, values = conditions_of(wanted)
+
+        def job(connection: sqlite3.Connection) -> list[int]:
+            rows = connection.execute(
+                "SELECT recipient.id FROM recipient JOIN message ON message.id = message"
+                f" WHERE {KEPT_BY_RULE} AND {where}",
+                values,
+            ).fetchall()
+            _insert_requests(connection, [row for (row,) in rows], by, is_despite=is_despite)
+            return [row for (row,) in rows]
+
+        return self._change(job)
+
+    def ask_by_link(self, row: int, queue_id: str, by: str, link: bytes, expires: float) -> bool:
+        def job(connection: sqlite3.Connection) -> bool:
+            kept = connection.execute(
+                "SELECT 1 FROM recipient JOIN message ON message.id = message"
+                f" WHERE recipient.id = ? AND queue_id = ? AND state = {QUARANTINED}",
+                [row, queue_id],
+            ).fetchone()
+            if kept is None or not _use(connection, link, expires):
+                return False
+            _insert_requests(connection, [row], by, is_despite=False)
+            return True
+
+        return self._change(job)
+
+    def use_link(self, link: bytes, expires: float) -> bool:
+        return self._change(lambda connection: _use(connection, link, expires))
+
+    def requests(self, limit: int) -> Sequence[Request]:
+        def query(connection: sqlite3.Connection) -> list[Request]:
+            rows = connection.execute(
+                "SELECT recipient.id, forward_path, message, asked_by, is_despite, queue_id, info FROM release"
+                " JOIN recipient ON recipient.id = recipient JOIN message ON message.id = message"
+                " WHERE release.due <= ? ORDER BY release.due, recipient LIMIT ?",
+                [time.time(), limit],
+            ).fetchall()
+            groups: dict[tuple[int, str, int], list[tuple[int, str]]] = {}
+            told = {}
+            for row, address, message, by, is_despite, queue_id, info in rows:
+                groups.setdefault((message, by, is_despite), []).append((row, str(address)))
+                told[message] = str(queue_id), info_of(info)
+            return [
+                Request(dict(recipients), str(by), bool(is_despite), *told[message], *self._loaded(connection, message))
+                for (message, by, is_despite), recipients in groups.items()
+            ]
+
+        return self._read(query)
+
+    def postpone(self, rows: Sequence[int], reason: str, due: float) -> None:
+        def job(connection: sqlite3.Connection) -> None:
+            connection.executemany("UPDATE release SET due = ? WHERE recipient = ?", [(due, row) for row in rows])
+            _note(connection, rows, reason)
+
+        self._change(job)
+
+    def refuse(self, rows: Sequence[int], reason: str) -> None:
+        def job(connection: sqlite3.Connection) -> None:
+            connection.executemany("DELETE FROM release WHERE recipient = ?", [(row,) for row in rows])
+            _note(connection, rows, reason)
+
+        self._change(job)
+
+    def waiting(self, rows: Sequence[int]) -> Sequence[int]:
+        wanted = set(rows)
+        return self._read(
+            lambda connection: [row for (row,) in connection.execute("SELECT recipient FROM release") if row in wanted]
+        )
+
+    def kept_still(self, rows: Sequence[int]) -> Sequence[tuple[str, str, str]]:
+        def query(connection: sqlite3.Connection) -> list[tuple[str, str, str]]:
+            sql = (
+                "SELECT queue_id, forward_path, last_reply FROM recipient JOIN message ON message.id = message"
+                f" WHERE recipient.id = ? AND {KEPT_BY_RULE}"
+            )
+            found = (connection.execute(sql, [row]).fetchone() for row in rows)
+            return [(str(row[0]), str(row[1]), str(row[2])) for row in found if row is not None]
+
+        return self._read(query)
+
+    # --- digests --------------------------------------------------------------------------------------------------
+
+    def tell(self, rows: Sequence[int], digests: Sequence[NewMessage]) -> None:
+        def job(connection: sqlite3.Connection) -> None:
+            connection.executemany("UPDATE recipient SET told = 1 WHERE id = ?", [(row,) for row in rows])
+            if digests:
+                insert_messages(connection, [[((digest,), None)] for digest in digests])
+
+        self._change(job)
+
+    def begin_day(self, what: str, day: str) -> bool:
+        def known(connection: sqlite3.Connection) -> bool:
+            row = connection.execute("SELECT day FROM done WHERE what = ?", [what]).fetchone()
+            return row is not None and str(row[0]) >= day
+
+        sql = (
+            "INSERT INTO done(what, day) VALUES(?, ?) ON CONFLICT(what) DO UPDATE SET day = excluded.day"
+            " WHERE day < excluded.day"
+        )
+        if self._read(known):
+            return False
+        return self._change(lambda connection: connection.execute(sql, [what, day]).rowcount) > 0
+
+    def size(self) -> int:
+        """Octets of all that is quarantined; counted so seldom that counting takes a fiftieth of the time."""
+        now = time.monotonic()
+        if now >= self._measure_at:
+            self._size = self._read(size_of)
+            self._measure_at = now + SELDOM * (time.monotonic() - now)
+        return self._size
+
+    def prune(self) -> None:
+        self._change(lambda connection: connection.execute("DELETE FROM used_link WHERE expires < ?", [time.time()]))
+
+    def close(self) -> None:
+        if self._writer is not None:
+            self._writer.stop()
+        with self._reading:
+            if self._reader is not None:
+                self._reader.close()
+                self._reader = None
+
+
+def _insert_requests(connection: sqlite3.Connection, rows: list[int], by: str, *, is_despite: bool) -> None:
+    connection.executemany(
+        "INSERT OR REPLACE INTO release(recipient, asked_by, due, is_despite) VALUES(?, ?, ?, ?)",
+        [(row, by, time.time(), is_despite) for row in rows],
+    )
+    _note(connection, rows, "")
+
+
+def _note(connection: sqlite3.Connection, rows: Iterable[int], reason: str) -> None:
+    connection.executemany("UPDATE recipient SET last_reply = ? WHERE id = ?", [(reason[:500], row) for row in rows])
+
+
+def _use(connection: sqlite3.Connection, link: bytes, expires: float) -> bool:
+    sql = "INSERT OR IGNORE INTO used_link(link, expires) VALUES(?, ?)"
+    return connection.execute(sql, [link, expires]).rowcount > 0
