@@ -3,6 +3,7 @@
 import stat
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import click
 
@@ -48,7 +49,7 @@ def look_over(path: Path, config: Config) -> list[Finding]:
     if not has_library():
         text = "libarchive (Debian's libarchive13) is not installed: 7z, rar, iso and cab cannot be looked into"
         found.append(_warning("content", text))
-    found += _tls(config)
+    found += _tls(config) + _pages(config)
     for route in config.routes.values():
         if route.password_file is not None:
             found += _secret(config.path(route.password_file))
@@ -61,12 +62,24 @@ def look_over(path: Path, config: Config) -> list[Finding]:
     return found
 
 
+def _pages(config: Config) -> list[Finding]:
+    url, listens = config.web.url, bool(config.listen.web)
+    if listens != bool(url):
+        missing = "web.url" if listens else "listen.web"
+        return [_warning("web", f"{missing} is not set: digests have no links that work")]
+    host = urlsplit(url).hostname or ""
+    if url.startswith("http://") and host not in ("localhost", "::1") and not host.startswith("127."):
+        return [_warning("web", f"web.url: {url} is in clear: who listens in can use the links of digests")]
+    return []
+
+
 def _tls(config: Config) -> list[Finding]:
     from cryptography import x509
 
     certificate, key = config.path(config.tls.certificate), config.path(config.tls.key)
     listen = config.listen
-    if not (listen.submission or listen.submissions or listen.pop3 or listen.pop3s or certificate.exists()):
+    needing = (*listen.submission, *listen.submissions, *listen.pop3, *listen.pop3s)
+    if not (needing or (listen.web and config.web.tls) or certificate.exists()):
         return []
     try:
         check_pair(TlsSettings(certificate, key, config.tls.minimum))

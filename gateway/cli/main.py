@@ -18,12 +18,13 @@ from gateway.cli.queue import queue
 from gateway.cli.replay import policy_coverage, policy_replay
 from gateway.cli.setup import init, run
 from gateway.cli.spam import spam
+from gateway.cli.status import status
 from gateway.cli.trace import trace
 
 
 class SmarthostCommands(GroupedCommands):
     sections = (
-        Commands("Set up and run", ("init", "check", "doctor", "run", "reload")),
+        Commands("Set up and run", ("init", "check", "doctor", "run", "reload", "status")),
         Commands("Policies", ("policy",)),
         Commands("People", ("user", "alias")),
         Commands("Domains", ("dkim", "dns")),
@@ -41,7 +42,9 @@ def main() -> None:
     """
 
 
-for command in (init, check, doctor, run, reload, policy, user, alias, dkim, dns, queue, quarantine, trace, spam):
+for command in (
+    init, check, doctor, run, reload, status, policy, user, alias, dkim, dns, queue, quarantine, trace, spam,
+):  # fmt: skip
     main.add_command(command)
 policy.add_command(policy_explain)
 policy.add_command(policy_replay)
