@@ -164,11 +164,21 @@ def digest_sender_of(config: Config, accounts: SqliteAccounts, quarantine: Sqlit
     at = config.quarantine.digest
     minutes = int(at[:2]) * 60 + int(at[3:]) if at else None
     settings = DigestSettings(
-        config.gateway.hostname, config.web.url, minutes, config.quarantine.links, config.queue.expire
+        config.gateway.hostname,
+        config.web.url,
+        minutes,
+        config.quarantine.links,
+        config.queue.expire,
+        config.quarantine.max_size_by_recipient,
     )
     keys = SqliteDkimKeys(config.data / "accounts.db")
     directory = directory_of(config, accounts)
-    return DigestSender(quarantine, links_of(accounts), directory, keys, settings, SystemClock())
+    links = links_of(accounts)
+    return DigestSender(quarantine, links, directory, keys, settings, SystemClock(), _log_failure)
+
+
+def _log_failure(what: str, error: BaseException) -> None:
+    _log.error("failed", what=what, exc_info=error)
 
 
 def login_of(shared: Shared, accounts: SqliteAccounts) -> LoginGuard:

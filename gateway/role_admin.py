@@ -21,6 +21,7 @@ from gateway.telemetry import log, metrics
 
 UPKEEP_S = 5.0
 PRUNE_S = 600.0
+AGAIN_S = 60.0  # after digests that failed
 
 _log = log.get("roles")
 
@@ -120,6 +121,7 @@ async def _digests(process: Process, accounts: SqliteAccounts, quarantine: Sqlit
                 process.shared.wake_runner()
         except Exception as error:
             _log.error("digests failed", exc_info=error)
+            await asyncio.sleep(AGAIN_S)
         await asyncio.sleep(UPKEEP_S)
 
 

@@ -29,6 +29,7 @@ from gateway.delivery.probe import Prober
 from gateway.delivery.relay import Relay
 from gateway.policy.context import MessageFacts
 from gateway.process import Process, relay_of, resolver_of
+from gateway.quarantine.release import Scanned
 from gateway.storage.sqlite_state import SqliteState
 
 
@@ -78,8 +79,9 @@ class Scanner:
         self._clamds = _clamds(process)
         self._antivirus = Antivirus(ContentClient(process.shared.content.getsockname()), self._clamds)
 
-    async def __call__(self, message: MessageFacts) -> str:
-        return (await self._antivirus.scan(message)).name
+    async def __call__(self, message: MessageFacts) -> Scanned:
+        found = await self._antivirus.scan(message)
+        return Scanned(found.name, found.is_partial)
 
     def close(self) -> None:
         if self._clamds is not None:

@@ -20,6 +20,7 @@ from gateway.storage.sqlite_queue import SqliteQueue
 from gateway.telemetry import log
 
 QUEUE_DRAIN_S = 10.0
+SCAN_GRACE_S = 15.0  # beyond what the engines have
 
 # As smarthost_tls_total{policy} calls them; a connection in clear is not counted there.
 _TLS_POLICIES = {
@@ -70,7 +71,10 @@ async def run_queue(process: Process) -> None:
         quarantine,
         intake_of(config, queue, directory),
         scanner,
-        ReleaseSettings(config.checks.antivirus.on_error == "skip"),
+        ReleaseSettings(
+            config.checks.antivirus.on_error == "skip",
+            max(config.checks.antivirus.timeout, config.checks.content.timeout) + SCAN_GRACE_S,
+        ),
         ReleaseObserver(process.metrics, process.recorder),
         SystemClock(),
         runner.wake,

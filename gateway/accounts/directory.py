@@ -12,6 +12,7 @@ from gateway.core.address import Domain, Mailbox, covering, parse_domain, parse_
 
 MAX_EXPANSION = 1000  # addresses one alias may lead to
 MAX_DEPTH = 10
+MAX_ASKED = 20  # of those that an alias leads to, about a sender
 ROLES = ("postmaster", "abuse")  # RFC 5321 4.5.1, RFC 2142: always deliverable
 
 
@@ -129,14 +130,23 @@ class AccountDirectory:
         return tuple(found)
 
     def choice(self, recipient: Mailbox, sender: str) -> bool | None:
+        """Where an alias leads to several, what all of them have said."""
+        targets = self.expand(recipient) if self.is_local(recipient.domain) else ()
+        found = {self._choice(parse_mailbox(target), sender) for target in targets[:MAX_ASKED] or (str(recipient),)}
+        return found.pop() if len(found) == 1 else None
+
+    def _choice(self, recipient: Mailbox, sender: str) -> bool | None:
         found = self._store.choices(self.chooser(recipient))
         if not found:
             return None
-        sender = sender.lower()
+        try:
+            sender = str(parse_mailbox(sender)).lower()
+        except ValueError:
+            return None
         return found.get(sender, found.get(f"@{sender.rpartition('@')[2]}"))
 
     def chooser(self, recipient: Mailbox) -> str:
-        """Whose choice of senders counts for a recipient: where an alias leads to one account, that account's."""
+        """Under whose name a recipient's choices are kept: where an alias leads to one account, that account's."""
         targets = self.expand(recipient) if self.is_local(recipient.domain) else ()
         mailbox = parse_mailbox(targets[0]) if len(targets) == 1 else recipient
         return self._owner(mailbox) or self.without_tag(mailbox).lower()

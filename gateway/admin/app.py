@@ -12,7 +12,6 @@ from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from starlette.applications import Starlette
-from starlette.middleware import Middleware
 from starlette.requests import Request
 from starlette.responses import HTMLResponse, Response
 from starlette.routing import Route
@@ -45,17 +44,18 @@ _PAGES = {name: _TEMPLATES.get_template(name) for name in ("link.html", "done.ht
 _STYLE = Path(__file__).with_name("static").joinpath("style.css").read_text(encoding="utf-8")
 
 
-def make_app(desk: LinkDesk) -> Starlette:
+def make_app(desk: LinkDesk) -> ASGIApp:
     pages = Pages(desk)
-    return Starlette(
+    app = Starlette(
         routes=[
             Route("/quarantine/{token}", pages.show, methods=["GET"]),
             Route("/quarantine/{token}", pages.act, methods=["POST"]),
             Route("/static/style.css", pages.style, methods=["GET"]),
         ],
-        middleware=[Middleware(SafeHeaders)],
         exception_handlers={404: pages.missing, 405: pages.missing},
     )
+    app.router.redirect_slashes = False  # a redirect would carry the token wherever the Host field says
+    return SafeHeaders(app)
 
 
 class SafeHeaders:

@@ -10,7 +10,7 @@ import click
 
 from gateway.cli.context import NO, USAGE, config_option, fail, iso, json_option, opened, printable, show
 from gateway.cli.queue import change, filter_of, filters, show_message, with_config, with_queue
-from gateway.cli.release import exit_code, release_kept
+from gateway.cli.release import despite_option, exit_code, release_kept
 from gateway.config import Config
 from gateway.process import digest_sender_of
 from gateway.quarantine.rendering import Shown, show_fields
@@ -116,7 +116,7 @@ def _wanted(queue_id: str, options: dict[str, Any], everything: bool) -> Filter:
 @quarantine.command("release")
 @click.argument("queue_id", default="")
 @click.option("--all", "everything", is_flag=True, help="All that is kept.")
-@click.option("--despite-virus", "is_despite", is_flag=True, help="Whatever the scan says that goes before.")
+@despite_option
 @config_option
 @filters
 def quarantine_release(queue_id: str, config_path: Path, everything: bool, is_despite: bool, **options: Any) -> None:

@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 import click
 
 from gateway.cli.context import NO, USAGE, config_option, fail, guarded, iso, json_option, open_config, printable, show
-from gateway.cli.release import exit_code, release_kept
+from gateway.cli.release import despite_option, exit_code, release_kept
 from gateway.config import Config, parse_duration
 from gateway.queue.store import Filter, QueuedMessage, QueueEntry, State
 from gateway.storage.queue_desk import QueueDesk
@@ -195,10 +195,11 @@ _command("hold", "held", "Keep back until released.")
 @queue.command("release")
 @click.argument("queue_id", default="")
 @click.option("--all", "everything", is_flag=True, help="All that is held.")
+@despite_option
 @config_option
 @filters
 @_state_option
-def queue_release(queue_id: str, config_path: Path, everything: bool, **options: Any) -> None:
+def queue_release(queue_id: str, config_path: Path, everything: bool, is_despite: bool, **options: Any) -> None:
     """Let held mail go. What a rule holds is looked at once more, by the running gateway."""
     wanted = filter_of(queue_id, options)
     if wanted == Filter() and not everything:
@@ -206,7 +207,7 @@ def queue_release(queue_id: str, config_path: Path, everything: bool, **options:
 
     def body(opened: QueueDesk, config: Config) -> int:
         count = opened.set_state(wanted, "release")
-        released, asked = release_kept(config, wanted)
+        released, asked = release_kept(config, wanted, is_despite=is_despite)
         click.echo(f"released {count + released} recipients")
         return exit_code(count + released, count + asked)
 

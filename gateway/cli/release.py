@@ -12,6 +12,9 @@ from gateway.storage.spool import Spool
 from gateway.storage.sqlite_quarantine import SqliteQuarantine
 from gateway.supervisor import running_pid
 
+despite_option = click.option(
+    "--despite-virus", "is_despite", is_flag=True, help="Whatever the scan says that goes before."
+)
 WAIT_S = 60.0
 _LOOK_S = 0.1
 BY = "postmaster"

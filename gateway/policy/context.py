@@ -37,10 +37,11 @@ class Need:
 
 @dataclass(frozen=True, slots=True)
 class Disposition:
-    """action: discard, quarantine or hold; rule: whose word it is."""
+    """action: discard, quarantine or hold; rule: whose word it is; is_self_released: may recipients release it?"""
 
     action: Action
     rule: str
+    is_self_released: bool = False
 
 
 @dataclass(slots=True)

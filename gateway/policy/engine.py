@@ -149,7 +149,8 @@ class _Run:
             decision_id = new_id()
             return self._decision(_undecided(postponed, decision_id), decision_id)
         if rule.action in DISPOSING:
-            self.layer.disposition = Disposition(rule.action, rule.name)
+            is_self_released = any(effect.key == "self_release" for effect in rule.effects)
+            self.layer.disposition = Disposition(rule.action, rule.name, is_self_released)
             return self._decision(Verdict(rule.action, rule.name), new_id())
         return self._decision(Verdict(rule.action, rule.name))
 

@@ -123,6 +123,8 @@ class _FileLoader:
         score, marks, found = self._effects(entries["do"], stage) if "do" in entries else (None, (), ())
         mode = self._choice(entries["mode"], ("enforce", "monitor")) if "mode" in entries else "enforce"
         on_unknown = self._choice(entries["on_unknown"], tuple(OnUnknown)) if "on_unknown" in entries else None
+        if action is not Action.QUARANTINE and any(effect.key == "self_release" for effect in found):
+            self.file.node_error(entries["do"], "`self_release` is for a rule that quarantines")
         if name is None or ("when" in entries and condition is None):
             return None
         return Rule(

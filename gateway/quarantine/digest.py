@@ -35,13 +35,16 @@ class Entry:
 
 @dataclass(frozen=True, slots=True)
 class Digest:
-    """domain: whose postmaster writes; more: kept messages that are not listed; has_links: can the recipient act?"""
+    """domain: whose postmaster writes; more: kept messages that are not listed; has_links: can the recipient act?
+    is_nearly_full: soon nothing more is kept, and what would be is refused for now.
+    """
 
     recipient: str
     domain: str
     entries: Sequence[Entry]
     more: int
     has_links: bool
+    is_nearly_full: bool = False
 
     @property
     def count(self) -> int:
@@ -81,6 +84,8 @@ def _intro(digest: Digest) -> str:
 def _outro(digest: Digest) -> Iterator[str]:
     if digest.more:
         yield f"{digest.more} more are not listed here; postmaster@{digest.domain} has them."
+    if digest.is_nearly_full:
+        yield "Your quarantine is nearly full: what would be kept is put off until there is room; ask to empty it."
     if digest.has_links:
         yield "To release a message, or to block its sender for good, open its link and press the button there."
     yield f"What nobody asks for is deleted in time. Questions: postmaster@{digest.domain}"
@@ -90,8 +95,8 @@ def _text(digest: Digest) -> Iterator[str]:
     yield _intro(digest)
     for entry in digest.entries:
         yield ""
-        yield f"From:     {entry.shown.author or '(nobody)'}"
-        yield f"Subject:  {entry.shown.subject or '(none)'}"
+        yield f"From:     {_inert(entry.shown.author) or '(nobody)'}"
+        yield f"Subject:  {_inert(entry.shown.subject) or '(none)'}"
         yield f"Arrived:  {entry.arrived}, kept because: {entry.kept.rule}"
         if not entry.kept.is_self_released:
             yield f"          {_NOT_YOURS} (number {entry.kept.message.queue_id})"
@@ -113,13 +118,19 @@ def _html(digest: Digest) -> Iterator[str]:
     for entry in digest.entries:
         yield "<tr>"
         shown = entry.shown
-        for text in (entry.arrived, shown.author or "(nobody)", shown.subject or "(none)", entry.kept.rule):
+        fields = (_inert(shown.author) or "(nobody)", _inert(shown.subject) or "(none)")
+        for text in (entry.arrived, *fields, entry.kept.rule):
             yield f'<td style="{_CELL}">{escape(text)}</td>'
         yield f'<td style="{_CELL}">{_actions(entry)}</td>'
         yield "</tr>"
     yield "</table>"
     yield from (f"<p>{escape(line)}</p>" for line in _outro(digest))
     yield "</body></html>"
+
+
+def _inert(text: str) -> str:
+    """Of a kept message: no mail program makes a link of it."""
+    return text.replace("://", ": //")
 
 
 def _actions(entry: Entry) -> str:

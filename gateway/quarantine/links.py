@@ -17,13 +17,12 @@ from gateway.accounts.choices import Choices
 from gateway.core.address import parse_mailbox
 from gateway.core.ports import Clock
 from gateway.quarantine.rendering import Shown, show
-from gateway.quarantine.store import Kept, QuarantineStore
+from gateway.quarantine.store import BY_RECIPIENT, Kept, QuarantineStore
 
 VERSION = 1
 _HEAD = struct.Struct(">BBIQ")  # version, action, hour of its end, row
 MAC_OCTETS = 16
 MAX_TOKEN = 120  # characters
-BY_RECIPIENT = "recipient"
 
 
 class LinkAction(Enum):
@@ -121,9 +120,10 @@ class LinkDesk:
         if link.action is LinkAction.RELEASE:
             is_new = self._store.ask_by_link(link.row, link.queue_id, BY_RECIPIENT, mark, link.expires)
             return found if is_new else Stale.USED
-        if not self._store.use_link(mark, link.expires):
+        if self._store.is_used(mark):
             return Stale.USED
         self._choices.block(parse_mailbox(found.kept.recipient), found.shown.author_address)
+        self._store.use_link(mark, link.expires)  # behind what it did: a link that failed can be tried again
         return found
 
     def is_settled(self, link: Link) -> bool:

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from gateway.core.address import parse_mailbox
-from gateway.message.header import MAX_HEADER, address_of, decode_octets, decode_text
+from gateway.message.header import MAX_HEADER, Header, address_of, decode_octets, decode_text, parse_header
 from gateway.message.mime import Part, walk
 from gateway.message.transfer import decode
 from gateway.queue.store import QueuedMessage
@@ -45,25 +45,27 @@ class Shown:
 
 def show_fields(message: QueuedMessage) -> Shown:
     """Without text and files: what a list of messages needs."""
-    return _shown(_octets(message, MAX_HEADER), has_text=False)
+    return _shown(parse_header(_octets(message, MAX_HEADER)), "", (), is_cut=False)
 
 
 def show(message: QueuedMessage) -> Shown:
-    return _shown(_octets(message, MAX_OCTETS), has_text=True)
+    octets = _octets(message, MAX_OCTETS)
+    parts = walk(octets).parts
+    text = _text(octets, parts)
+    is_cut = len(text) > MAX_TEXT or len(octets) >= MAX_OCTETS
+    return _shown(parts[0].header, text[:MAX_TEXT], tuple(_files(parts)), is_cut=is_cut)
 
 
 def safe(text: str, limit: int = MAX_FIELD) -> str:
-    """One line that can be shown anywhere."""
-    return "".join(char if char.isprintable() else " " for char in text[:limit]).strip()
+    """One line that can be shown anywhere. Blanks in a row are one: no text moves itself to where a line begins."""
+    return " ".join("".join(char if char.isprintable() else " " for char in text[:limit]).split())
 
 
 def _octets(message: QueuedMessage, limit: int) -> bytes:
     return message.header + message.blob.head(message.offset + limit)[message.offset :]
 
 
-def _shown(octets: bytes, *, has_text: bool) -> Shown:
-    parts = walk(octets).parts
-    header = parts[0].header
+def _shown(header: Header, text: str, files: tuple[str, ...], *, is_cut: bool) -> Shown:
     author = header.first("From")
     address = None if author is None else address_of(author.value)
 
@@ -71,19 +73,15 @@ def _shown(octets: bytes, *, has_text: bool) -> Shown:
         found = header.first(name)
         return "" if found is None else safe(decode_text(found.value[: 4 * MAX_FIELD]))
 
-    text = _text(octets, parts) if has_text else ""
-    files = tuple(_files(parts)) if has_text else ()
-    return Shown(
-        field("From"), _address(address), field("Subject"), field("Date"), text[:MAX_TEXT], files,
-        len(text) > MAX_TEXT or len(octets) >= MAX_OCTETS,
-    )  # fmt: skip
+    return Shown(field("From"), _address(address), field("Subject"), field("Date"), text, files, is_cut)
 
 
 def _address(text: str | None) -> str:
     try:
-        return "" if text is None else str(parse_mailbox(text)).lower()
+        found = "" if text is None else str(parse_mailbox(text)).lower()
     except ValueError:
         return ""
+    return found if found.isprintable() else ""
 
 
 def _text(octets: bytes, parts: list[Part]) -> str:

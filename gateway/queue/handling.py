@@ -4,18 +4,21 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from gateway.core.transaction import Recipient
-from gateway.core.verdict import Action, ByRoute, Effect, Protection, RequireTls, SelfRelease, StripAttachments
+from gateway.core.verdict import Action, ByRoute, Effect, Protection, RequireTls, StripAttachments
 
 
 @dataclass(frozen=True, slots=True)
 class Handling:
     """What policies want done with a message for some of its recipients. disposition: discard, quarantine or hold, by
-    the word of `rule`; None: deliver.
+    the word of `rule`; None: deliver; is_self_released: its recipients may release it from quarantine; is_refused: it
+    is kept only because the others get it.
     """
 
     effects: tuple[Effect, ...] = ()
     disposition: Action | None = None
     rule: str = ""
+    is_self_released: bool = False
+    is_refused: bool = False
 
     @property
     def route(self) -> str:
@@ -27,11 +30,6 @@ class Handling:
         """Files by the number of their part, of all rules that want some removed."""
         found = [effect for effect in self.effects if isinstance(effect, StripAttachments)]
         return {part: name for effect in found for part, name in effect.parts}
-
-    @property
-    def is_self_released(self) -> bool:
-        """May its recipient release it from quarantine?"""
-        return any(isinstance(effect, SelfRelease) for effect in self.effects)
 
     @property
     def protection(self) -> Protection:

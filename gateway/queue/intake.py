@@ -29,6 +29,7 @@ from gateway.senderauth.signing import SigningKey, SigningKeys, keys_for
 _STATES = {Action.HOLD: State.HELD, Action.QUARANTINE: State.QUARANTINED}
 MAX_AT_ONCE = 10  # signatures made without leaving the event loop: an RSA one takes 0.7 ms
 ARC_SIGNATURES = 2  # of a set
+_OF_KEEPING = ("kept_by", "self_release", "refused")  # what says so in a message's info
 
 
 KEPT_WHOLE = Handling((), Action.QUARANTINE, "attachments were removed from it")
@@ -140,9 +141,13 @@ class Intake:
             recipients=(),
             header=trace.released(kept.queue_id, by, self._settings.hostname, now) + kept.header,
             blob=kept.blob,
-            info={**info, "released_from": kept.queue_id, "released_by": by},
+            info={
+                **{key: value for key, value in info.items() if key not in _OF_KEEPING},
+                "released_from": kept.queue_id,
+                "released_by": by,
+            },
         )
-        return queue_id if await self._store.readmit(rows, message) else ""
+        return queue_id if await self._store.readmit(kept.queue_id, rows, message) else ""
 
     async def accept(
         self,
@@ -311,5 +316,9 @@ class Intake:
 def _info(info: Mapping[str, str], handling: Handling) -> Mapping[str, str]:
     if not handling.rule:
         return info
-    is_self_released = handling.is_self_released and handling.disposition is Action.QUARANTINE
-    return {**info, "kept_by": handling.rule, **({"self_release": "yes"} if is_self_released else {})}
+    told = {"kept_by": handling.rule}
+    if handling.is_self_released and handling.disposition is Action.QUARANTINE:
+        told["self_release"] = "yes"
+    if handling.is_refused:
+        told["refused"] = "yes"
+    return {**info, **told}

@@ -163,10 +163,10 @@ class QueueStore(Protocol):
         All or none; a blob that several of them have is kept once.
         """
 
-    async def readmit(self, rows: Sequence[int], message: NewMessage) -> bool:
-        """Kept recipients, held or quarantined, go on their way as `message`: its id, times, header and info over the
-        blob that they have already, in one transaction. False when none of the rows is kept any more: then nothing is
-        changed.
+    async def readmit(self, kept_id: str, rows: Sequence[int], message: NewMessage) -> bool:
+        """Kept recipients of the message kept_id, held or quarantined, go on their way as `message`: its id, times,
+        header and info over the blob that they have already, in one transaction. False when none of the rows is that
+        message's, and kept, any more (a row's number may be another's since): then nothing is changed.
         """
 
     async def claim(self, limit: int, take: Callable[[str], bool]) -> tuple[list[Claim], float | None]:

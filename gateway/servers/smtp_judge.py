@@ -191,7 +191,7 @@ def _handling(layers: tuple[Layer, ...]) -> Handling:
     """All effects in the order of the stages; of several dispositions the last stage's counts."""
     effects = tuple(effect for layer in layers for effect in layer.effects if not isinstance(effect, Delay))
     last = next((layer.disposition for layer in reversed(layers) if layer.disposition is not None), None)
-    return Handling(effects) if last is None else Handling(effects, last.action, last.rule)
+    return Handling(effects) if last is None else Handling(effects, last.action, last.rule, last.is_self_released)
 
 
 def merged(verdicts: list[Verdict]) -> Reply | None:
@@ -210,6 +210,6 @@ def _parts(recipients: tuple[Recipient, ...], handlings: dict[int, tuple[Decisio
     for number, recipient in enumerate(recipients):
         decision, handling = handlings[number]
         if decision.verdict.action is Action.REJECT:
-            handling = Handling(handling.effects, Action.QUARANTINE, decision.verdict.rule)
+            handling = Handling(handling.effects, Action.QUARANTINE, decision.verdict.rule, is_refused=True)
         found.setdefault(handling, []).append(recipient)
     return tuple(Part(tuple(group), handling) for handling, group in found.items())

@@ -9,19 +9,23 @@ import socket
 import ssl
 from collections import Counter
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any
 
 import uvicorn
 from uvicorn.protocols.http.h11_impl import H11Protocol
 from uvicorn.server import ServerState
 
+from gateway.core.ports import client_key
 from gateway.net.listener import Acceptor
 from gateway.telemetry import log
 
-LIFETIME_S = 30.0  # of a connection, whatever it does
+LIFETIME_S = 30.0  # of a connection; what is being answered then has GRACE_S more
+GRACE_S = 15.0
+HEAD_S = 10.0  # until the first request is whole
 HANDSHAKE_S = 10.0
-MAX_CONNECTIONS = 256
-MAX_BY_ADDRESS = 32
+MAX_CONNECTIONS = 512
+MAX_BY_ADDRESS = 32  # of one client, where it is no proxy that all come by
 MAX_HEAD = 16 * 1024  # octets of a request's head
 DRAIN_S = 5.0
 
@@ -54,8 +58,9 @@ class WebListener:
         self._acceptors = [Acceptor(listening, self._on_connection) for listening in sockets]
 
     def _on_connection(self, connection: socket.socket, peer: tuple[str, int]) -> None:
-        address = peer[0]
-        if len(self._tasks) >= MAX_CONNECTIONS or self._by_address[address] >= MAX_BY_ADDRESS:
+        address = client_key("web", peer[0])
+        limit = MAX_CONNECTIONS if self._contexts is None else MAX_BY_ADDRESS
+        if len(self._tasks) >= MAX_CONNECTIONS or self._by_address[address] >= limit:
             connection.close()
             return
         self._by_address[address] += 1
@@ -85,10 +90,13 @@ class WebListener:
         except (OSError, ssl.SSLError):
             connection.close()
             return
-        try:
-            async with asyncio.timeout(LIFETIME_S):
-                await protocol.ended.wait()
-        except TimeoutError:
+        await protocol.wait(HEAD_S)
+        if not protocol.has_asked:
+            transport.abort()
+        await protocol.wait(LIFETIME_S)
+        if not protocol.has_ended:
+            protocol.shutdown()
+            await protocol.wait(GRACE_S)
             transport.abort()
 
     async def drain(self) -> None:
@@ -106,8 +114,23 @@ class _Protocol(H11Protocol):
 
     def __init__(self, **settings: Any) -> None:
         super().__init__(**settings)
-        self.ended = asyncio.Event()
+        self._ended = asyncio.Event()
+
+    @property
+    def has_asked(self) -> bool:
+        """Has a whole request come?"""
+        return self.cycle is not None
+
+    @property
+    def has_ended(self) -> bool:
+        return self._ended.is_set()
+
+    async def wait(self, seconds: float) -> None:
+        """For its end, so long at most."""
+        with suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                await self._ended.wait()
 
     def connection_lost(self, exc: Exception | None) -> None:
         super().connection_lost(exc)
-        self.ended.set()
+        self._ended.set()

@@ -43,7 +43,7 @@ class QuarantineRoom:
         wanted: Counter[str] = Counter()
         for message in messages:
             for to in message.recipients:
-                wanted[str(to.forward_path).lower()] += message.blob.size
+                wanted[str(to.forward_path)] += message.blob.size
         with self._lock:
             if self._reader is None:
                 self._reader = connect(self._path)
@@ -51,7 +51,7 @@ class QuarantineRoom:
             if self._size() + size > self._limits.size:
                 raise StorageFull("quarantine is full (quarantine.max_size)")
             for recipient, octets in wanted.items():
-                if _size_for(self._reader, recipient) + octets > self._limits.size_by_recipient:
+                if size_for(self._reader, recipient) + octets > self._limits.size_by_recipient:
                     raise StorageFull(f"quarantine of <{recipient}> is full (quarantine.max_size_by_recipient)")
             self._total += size
 
@@ -76,7 +76,7 @@ def size_of(connection: sqlite3.Connection) -> int:
     return int(row[0])
 
 
-def _size_for(connection: sqlite3.Connection, recipient: str) -> int:
+def size_for(connection: sqlite3.Connection, recipient: str) -> int:
     row = connection.execute(
         "SELECT coalesce(sum(size), 0) FROM recipient JOIN message ON message.id = message JOIN blob ON blob.id = blob"
         f" WHERE state = {QUARANTINED} AND forward_path = ? COLLATE NOCASE",

@@ -99,11 +99,15 @@ def insert_messages(connection: sqlite3.Connection, arrivals: Sequence[Arrival])
     )
 
 
-def readmit(connection: sqlite3.Connection, rows: Sequence[int], message: NewMessage) -> tuple[bool, list[str]]:
+def readmit(
+    connection: sqlite3.Connection, kept_id: str, rows: Sequence[int], message: NewMessage
+) -> tuple[bool, list[str]]:
     """`QueueStore.readmit`; and the files to remove after the commit."""
     marks = ", ".join("?" * len(rows))
     found = connection.execute(
-        f"SELECT id, message FROM recipient WHERE state IN ({HELD}, {QUARANTINED}) AND id IN ({marks})", [*rows]
+        "SELECT recipient.id, message FROM recipient JOIN message ON message.id = message"
+        f" WHERE queue_id = ? AND state IN ({HELD}, {QUARANTINED}) AND recipient.id IN ({marks})",
+        [kept_id, *rows],
     ).fetchall()
     if not found:
         return False, []

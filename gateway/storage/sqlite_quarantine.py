@@ -3,13 +3,13 @@
 import sqlite3
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TypeVar
 
-from gateway.quarantine.store import Kept, Request
+from gateway.quarantine.store import Kept, Request, Untold
 from gateway.queue.store import Filter, NewMessage, QueuedMessage
-from gateway.storage.quarantine_room import size_of
+from gateway.storage.quarantine_room import size_for, size_of
 from gateway.storage.queue_tables import (
     KEPT_BY_RULE,
     MIGRATIONS,
@@ -36,6 +36,7 @@ class SqliteQuarantine:
         self._writer: Writer | None = None
         self._reader: sqlite3.Connection | None = None
         self._reading = threading.Lock()
+        self._starting = threading.Lock()
         self._size, self._measure_at = 0, float("-inf")
 
     def _read(self, query: Callable[[sqlite3.Connection], T]) -> T:
@@ -45,42 +46,41 @@ class SqliteQuarantine:
             return query(self._reader)
 
     def _change(self, job: Job[T]) -> T:
-        if self._writer is None:
-            self._writer = Writer(self._path)
+        with self._starting:
+            if self._writer is None:
+                self._writer = Writer(self._path)
         return self._writer.call(job)
 
     # --- what is kept ---------------------------------------------------------------------------------------------
 
     def find(self, row: int, queue_id: str) -> Kept | None:
-        found = next(iter(self.kept([row])), None)
-        return found if found is not None and found.message.queue_id == queue_id else None
+        return next(iter(self.kept([Untold(row, queue_id, "", "")])), None)
 
-    def kept(self, rows: Sequence[int]) -> Sequence[Kept]:
+    def kept(self, rows: Sequence[Untold]) -> Sequence[Kept]:
         sql = (
             "SELECT forward_path, info, message FROM recipient JOIN message ON message.id = message"
-            f" WHERE recipient.id = ? AND state = {QUARANTINED}"
+            f" WHERE recipient.id = ? AND queue_id = ? AND state = {QUARANTINED}"
         )
 
         def query(connection: sqlite3.Connection) -> Iterator[Kept]:
-            for row in rows:
-                found = connection.execute(sql, [row]).fetchone()
+            for each in rows:
+                found = connection.execute(sql, [each.row, each.queue_id]).fetchone()
                 loaded = None if found is None else self._loaded(connection, found[2])[0]
                 if loaded is not None:
-                    yield Kept(row, str(found[0]), info_of(found[1]), loaded)
+                    yield Kept(each.row, str(found[0]), info_of(found[1]), loaded)
 
         return self._read(lambda connection: list(query(connection)))
 
-    def untold(self, but_for: str, limit: int) -> Mapping[str, Sequence[int]]:
-        def query(connection: sqlite3.Connection) -> dict[str, list[int]]:
-            found: dict[str, list[int]] = {}
-            for row, recipient in connection.execute(
-                "SELECT recipient.id, forward_path FROM recipient JOIN message ON message.id = message"
+    def untold(self, but_for: str, limit: int) -> Sequence[Untold]:
+        def query(connection: sqlite3.Connection) -> list[Untold]:
+            rows = connection.execute(
+                "SELECT recipient.id, queue_id, forward_path, orcpt FROM recipient JOIN message ON message.id = message"
                 f" WHERE state = {QUARANTINED} AND told = 0 AND (NOT json_valid(info)"
-                " OR coalesce(json_extract(info, '$.kept_by'), '') <> ?) ORDER BY created DESC LIMIT ?",
+                " OR coalesce(json_extract(info, '$.kept_by'), '') <> ? AND json_extract(info, '$.refused') IS NULL)"
+                " ORDER BY created DESC LIMIT ?",
                 [but_for, limit],
-            ):
-                found.setdefault(str(recipient).lower(), []).append(row)
-            return found
+            )
+            return [Untold(row, str(queue_id), str(to), str(orcpt)) for row, queue_id, to, orcpt in rows]
 
         return self._read(query)
 
@@ -120,8 +120,12 @@ class SqliteQuarantine:
 
         return self._change(job)
 
-    def use_link(self, link: bytes, expires: float) -> bool:
-        return self._change(lambda connection: _use(connection, link, expires))
+    def is_used(self, link: bytes) -> bool:
+        sql = "SELECT 1 FROM used_link WHERE link = ?"
+        return self._read(lambda connection: connection.execute(sql, [link]).fetchone()) is not None
+
+    def use_link(self, link: bytes, expires: float) -> None:
+        self._change(lambda connection: _use(connection, link, expires))
 
     def requests(self, limit: int) -> Sequence[Request]:
         def query(connection: sqlite3.Connection) -> list[Request]:
@@ -143,15 +147,17 @@ class SqliteQuarantine:
 
         return self._read(query)
 
-    def postpone(self, rows: Sequence[int], reason: str, due: float) -> None:
+    def postpone(self, request: Request, reason: str, due: float) -> None:
         def job(connection: sqlite3.Connection) -> None:
-            connection.executemany("UPDATE release SET due = ? WHERE recipient = ?", [(due, row) for row in rows])
-            _note(connection, rows, reason)
+            rows = [(due, row) for row in _of(connection, request)]
+            connection.executemany("UPDATE release SET due = ? WHERE recipient = ?", rows)
+            _note(connection, [row for _, row in rows], reason)
 
         self._change(job)
 
-    def refuse(self, rows: Sequence[int], reason: str) -> None:
+    def refuse(self, request: Request, reason: str) -> None:
         def job(connection: sqlite3.Connection) -> None:
+            rows = _of(connection, request)
             connection.executemany("DELETE FROM release WHERE recipient = ?", [(row,) for row in rows])
             _note(connection, rows, reason)
 
@@ -176,26 +182,32 @@ class SqliteQuarantine:
 
     # --- digests --------------------------------------------------------------------------------------------------
 
-    def tell(self, rows: Sequence[int], digests: Sequence[NewMessage]) -> None:
-        def job(connection: sqlite3.Connection) -> None:
-            connection.executemany("UPDATE recipient SET told = 1 WHERE id = ?", [(row,) for row in rows])
-            if digests:
-                insert_messages(connection, [[((digest,), None)] for digest in digests])
-
-        self._change(job)
-
-    def begin_day(self, what: str, day: str) -> bool:
-        def known(connection: sqlite3.Connection) -> bool:
-            row = connection.execute("SELECT day FROM done WHERE what = ?", [what]).fetchone()
-            return row is not None and str(row[0]) >= day
-
+    def tell(self, rows: Sequence[Untold], digest: NewMessage | None) -> bool:
         sql = (
-            "INSERT INTO done(what, day) VALUES(?, ?) ON CONFLICT(what) DO UPDATE SET day = excluded.day"
-            " WHERE day < excluded.day"
+            "UPDATE recipient SET told = 1 WHERE id = ? AND told = 0"
+            " AND message = (SELECT id FROM message WHERE queue_id = ?)"
         )
-        if self._read(known):
-            return False
-        return self._change(lambda connection: connection.execute(sql, [what, day]).rowcount) > 0
+
+        def job(connection: sqlite3.Connection) -> bool:
+            changed = [connection.execute(sql, [each.row, each.queue_id]).rowcount for each in rows]
+            if not any(changed):
+                return False
+            if digest is not None:
+                insert_messages(connection, [[((digest,), None)]])
+            return True
+
+        return self._change(job)
+
+    def octets(self, recipient: str) -> int:
+        return self._read(lambda connection: size_for(connection, recipient))
+
+    def is_done(self, what: str, day: str) -> bool:
+        sql = "SELECT 1 FROM done WHERE what = ? AND day = ?"
+        return self._read(lambda connection: connection.execute(sql, [what, day]).fetchone()) is not None
+
+    def finish_day(self, what: str, day: str) -> None:
+        sql = "INSERT OR REPLACE INTO done(what, day) VALUES(?, ?)"
+        self._change(lambda connection: connection.execute(sql, [what, day]))
 
     def size(self) -> int:
         """Octets of all that is quarantined; counted so seldom that counting takes a fiftieth of the time."""
@@ -219,10 +231,26 @@ class SqliteQuarantine:
 
 def _insert_requests(connection: sqlite3.Connection, rows: list[int], by: str, *, is_despite: bool) -> None:
     connection.executemany(
-        "INSERT OR REPLACE INTO release(recipient, asked_by, due, is_despite) VALUES(?, ?, ?, ?)",
+        "INSERT INTO release(recipient, asked_by, due, is_despite) VALUES(?, ?, ?, ?) ON CONFLICT(recipient) DO UPDATE"
+        " SET due = excluded.due, asked_by = iif(is_despite, asked_by, excluded.asked_by),"
+        " is_despite = max(is_despite, excluded.is_despite)",
         [(row, by, time.time(), is_despite) for row in rows],
     )
     _note(connection, rows, "")
+
+
+def _of(connection: sqlite3.Connection, request: Request) -> list[int]:
+    """Rows that are still asked for as this request has it: nothing is answered that was asked since, or of another
+    message that has the row's number by now.
+    """
+    marks = ", ".join("?" * len(request.recipients))
+    rows = connection.execute(
+        "SELECT release.recipient FROM release JOIN recipient ON recipient.id = release.recipient"
+        " JOIN message ON message.id = message"
+        f" WHERE queue_id = ? AND is_despite = ? AND release.recipient IN ({marks})",
+        [request.queue_id, request.is_despite, *request.recipients],
+    )
+    return [row for (row,) in rows]
 
 
 def _note(connection: sqlite3.Connection, rows: Iterable[int], reason: str) -> None:

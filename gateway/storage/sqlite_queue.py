@@ -70,8 +70,8 @@ class SqliteQueue:
                     self.spool.remove(name)
             raise
 
-    async def readmit(self, rows: Sequence[int], message: NewMessage) -> bool:
-        has_changed, names = await self.writer.run(lambda connection: readmit(connection, rows, message))
+    async def readmit(self, kept_id: str, rows: Sequence[int], message: NewMessage) -> bool:
+        has_changed, names = await self.writer.run(lambda connection: readmit(connection, kept_id, rows, message))
         await self._remove(names)
         return has_changed
 

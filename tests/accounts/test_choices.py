@@ -47,6 +47,8 @@ def test_tags_and_aliases_lead_to_the_accounts_own(store: SqliteAccounts, direct
         assert directory.choice(parse_mailbox(address), "a@x.example") is False
     # What one of several readers blocks is not blocked for the others.
     assert directory.choice(parse_mailbox("all@example.org"), "a@x.example") is None
+    Choices(directory, store).block(parse_mailbox("bob@example.org"), "a@x.example")
+    assert directory.choice(parse_mailbox("all@example.org"), "a@x.example") is False
 
 
 def test_mailboxes_behind_us_have_a_choice_too(store: SqliteAccounts, directory: AccountDirectory) -> None:
@@ -83,3 +85,16 @@ def test_who_comes_after_a_deleted_user_inherits_nothing(store: SqliteAccounts, 
 def test_what_is_no_sender_is_refused(text: str) -> None:
     with pytest.raises(ValueError):
         parse_sender(text)
+
+
+@pytest.mark.parametrize("seen", ["X@b\u00fccher.example", "x@xn--bcher-kva.example", '"x"@b\u00fccher.example'])
+def test_an_address_is_the_same_however_it_is_written(
+    store: SqliteAccounts, directory: AccountDirectory, seen: str
+) -> None:
+    Choices(directory, store).block(ALICE, "x@B\u00dcCHER.example")
+    assert directory.choice(ALICE, seen) is False
+
+
+def test_what_is_no_address_is_nobody_s(store: SqliteAccounts, directory: AccountDirectory) -> None:
+    Choices(directory, store).block(ALICE, "@x.example")
+    assert directory.choice(ALICE, "a b@x.example") is None

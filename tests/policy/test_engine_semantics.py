@@ -1,10 +1,12 @@
 """The engine point by point: score and marks, effects, monitor rules, what is unknown, what is fetched and when."""
 
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+from gateway.core.errors import ConfigError
 from gateway.core.ident import LENGTH
 from gateway.core.verdict import (
     Action,
@@ -25,7 +27,7 @@ from gateway.policy.engine import UNDECIDED, decide, judge
 from gateway.policy.loader import load_policy
 from gateway.policy.rules import ON_ERROR, Ground, OnUnknown, Policy
 from gateway.policy.values import UNKNOWN, Found, Kind
-from tests.support.policies import context, policy_of, write_policy
+from tests.support.policies import STRANGER, context, policy_of, write_policy
 
 CONNECT, HELO, SENDER, RECIPIENT, MESSAGE = Stage
 # Fetched facts: their provider says by its name what its failure means.
@@ -226,6 +228,23 @@ def test_a_disposition_is_set_on_the_layer_of_its_stage(tmp_path: Path, action: 
     assert [layer.disposition for layer in where.layers] == [
         Disposition(action, "aside") if place == number else None for place in range(len(Stage))
     ]
+
+
+def test_only_the_rule_that_keeps_a_message_says_who_may_release_it(tmp_path: Path) -> None:
+    rules = '  - quarantine: theirs\n    when: client.ip == "192.0.2.1"\n    do: {self_release: true}\n  - quarantine: ours\n'
+    for ip, disposition in (
+        ("192.0.2.1", Disposition(Action.QUARANTINE, "theirs", is_self_released=True)),
+        ("192.0.2.2", Disposition(Action.QUARANTINE, "ours")),
+    ):
+        where = context(replace(STRANGER, client_ip=ip))
+        decide(policy(tmp_path, rules), CONNECT, where)
+        assert where.layers[0].disposition == disposition
+
+
+@pytest.mark.parametrize("action", [each for each in Action if each is not Action.QUARANTINE])
+def test_no_other_rule_says_who_may_release(tmp_path: Path, action: Action) -> None:
+    with pytest.raises(ConfigError, match="is for a rule that quarantines"):
+        policy(tmp_path, f"  - {action}: x\n    do: {{self_release: true}}\n")
 
 
 @pytest.mark.parametrize("action", ["accept", "reject", "defer", "note"])

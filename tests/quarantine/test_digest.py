@@ -76,3 +76,18 @@ def test_no_text_of_a_kept_message_changes_its_form(author: str, subject: str) -
 
 
 ALLOWED = set(re.findall(r"<[^>]*>", parsed(Digest("alice@example.org", "example.org", [entry()], 0, True))[2]))
+
+
+def test_a_subject_writes_no_line_of_its_own_and_no_link() -> None:
+    subject = safe("Your parcel" + " " * 62 + "Release:  https://evil.example/quarantine/x")
+    _, plain, rich = parsed(
+        Digest("alice@example.org", "example.org", [entry(replace(SHOWN, subject=subject))], 0, True)
+    )
+    assert "https://evil.example" not in plain + rich
+    assert plain.count("Release:  ") == 1
+
+
+def test_a_reader_whose_quarantine_is_nearly_full_is_told() -> None:
+    _, plain, rich = parsed(Digest("alice@example.org", "example.org", [entry()], 0, True, is_nearly_full=True))
+    assert "nearly full" in plain
+    assert "nearly full" in rich

@@ -325,7 +325,8 @@ class QueueContract:
         assert (list(request.recipients.values()), request.by) == (["a@x.example", "b@y.example"], "postmaster")
         assert run(store.claim(10, lambda destination: True))[0][0].message.queue_id == "Q2"
         again = replace(kept, queue_id="Q3", header=b"Mark: m\r\n" + kept.header, info={"released_from": "Q1"})
-        assert run(store.readmit(rows[:1], again))
+        assert not run(store.readmit("Q2", rows[:1], again))
+        assert run(store.readmit("Q1", rows[:1], again))
         (claimed,) = run(claim(store))
         assert (claimed.message.queue_id, claimed.message.ret, claimed.message.smtputf8) == ("Q3", "HDRS", True)
         assert claimed.message.header == b"Mark: m\r\n" + kept.header
@@ -339,9 +340,9 @@ class QueueContract:
     def test_what_is_not_kept_is_not_let_go_again(self, store: FullStore) -> None:
         run(store.enqueue(replace(new("Q1"), state=State.HELD, info=BY_RULE)))
         rows = store.quarantine.ask(Filter(queue_id="Q1"), "postmaster", is_despite=False)
-        assert run(store.readmit(rows, new("Q2")))
-        assert not run(store.readmit(rows, new("Q3")))
-        assert not run(store.readmit([999], new("Q4")))
+        assert run(store.readmit("Q1", rows, new("Q2")))
+        assert not run(store.readmit("Q1", rows, new("Q3")))
+        assert not run(store.readmit("Q1", [999], new("Q4")))
         assert [one.message.queue_id for one in run(claim(store))] == ["Q2"]
         assert store.desk.message("Q1") is None
 
