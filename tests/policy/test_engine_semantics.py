@@ -231,7 +231,10 @@ def test_a_disposition_is_set_on_the_layer_of_its_stage(tmp_path: Path, action: 
 
 
 def test_only_the_rule_that_keeps_a_message_says_who_may_release_it(tmp_path: Path) -> None:
-    rules = '  - quarantine: theirs\n    when: client.ip == "192.0.2.1"\n    do: {self_release: true}\n  - quarantine: ours\n'
+    rules = (
+        '  - quarantine: theirs\n    when: client.ip == "192.0.2.1"\n    do: {self_release: true}\n'
+        "  - quarantine: ours\n"
+    )  # fmt: skip
     for ip, disposition in (
         ("192.0.2.1", Disposition(Action.QUARANTINE, "theirs", is_self_released=True)),
         ("192.0.2.2", Disposition(Action.QUARANTINE, "ours")),
