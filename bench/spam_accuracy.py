@@ -41,7 +41,7 @@ def shown(name: str, scores: Sequence[float], targets: Sequence[bool]) -> None:
 
 
 def combined(stack: Stack, scores: Sequence[tuple[float, float]]) -> list[float]:
-    return [stack.regression * z + stack.chi * c / 10 + stack.base for z, c in scores]
+    return [stack.logit(z, c) for z, c in scores]
 
 
 def main(corpus: Path) -> None:

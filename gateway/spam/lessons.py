@@ -11,8 +11,9 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Protocol
 
+from gateway.core.errors import ConfigError
 from gateway.spam.filter import BASE_MODEL
-from gateway.spam.model import Model, read_model, write_model
+from gateway.spam.model import Model, open_model, read_model, write_model
 from gateway.spam.tokens import Tokens
 from gateway.spam.training import teach
 
@@ -62,14 +63,14 @@ def digest_of(octets: bytes) -> bytes:
 
 
 class Lessons:
-    """site: where the model that serves is written."""
+    """site: where the model that serves is written; one that this version cannot read is made anew of the lessons."""
 
     def __init__(self, store: LessonStore, site: Path, base: Path = BASE_MODEL) -> None:
         self._store = store
         self._site = site
         self._base = base
         self._model: Model | None = None
-        self._is_stale = False
+        self._is_stale = site.exists() and not _is_of_this_version(site)
 
     def learn(self, digest: bytes, tokens: Tokens, *, is_spam: bool, at: float) -> Outcome:
         known = self._store.find(digest)
@@ -107,5 +108,14 @@ class Lessons:
 
     def _opened(self) -> Model:
         if self._model is None:
-            self._model = read_model(self._site if self._site.exists() else self._base)
+            from_site = self._site.exists() and not self._is_stale
+            self._model = read_model(self._site if from_site else self._base)
         return self._model
+
+
+def _is_of_this_version(site: Path) -> bool:
+    try:
+        open_model(site)
+    except ConfigError:
+        return False
+    return True

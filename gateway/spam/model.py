@@ -1,4 +1,4 @@
-"""The filter's model: a weight and two counts for each bucket of tokens, in a flat file of 2 MiB.
+"""The filter's model: a weight for each bucket of tokens, two counts for each of words, in a flat file of 3 MiB.
 
 Two opinions are put together. The weights are a logistic regression's: of each kind of tokens the sum, by the square
 root of how many there are, so that a message of unknown words says little. The counts give each token a chance of its
@@ -17,10 +17,10 @@ from pathlib import Path
 from typing import Any
 
 from gateway.core.errors import ConfigError
-from gateway.spam.tokens import BUCKETS, Tokens
+from gateway.spam.tokens import ALL_BUCKETS, BUCKETS, Tokens
 
-MAGIC = b"SHSPAM1\n"
-KIND_WEIGHTS = (1.0, 1.0, 0.7)  # of words, header and structure
+MAGIC = b"SHSPAM2\n"
+KIND_WEIGHTS = (1.0, 1.0, 0.85, 1.0, 1.0)  # of words, header, structure, letters and subject
 STRONGEST = 150  # tokens that chi-square looks at
 NEUTRAL = 0.1  # a token this near to an even chance says nothing
 MAX_LOGIT = 30.0
@@ -30,11 +30,18 @@ _ROOM = 4096  # for what is said of the model
 
 @dataclass(frozen=True, slots=True)
 class Stack:
-    """logit = regression * z + chi * c / 10 + base."""
+    """logit = regression * z + c / 10 times for_spam where c speaks for spam, for_ham where it speaks for ham, + base.
 
-    regression: float = 0.77
-    chi: float = 1.6
-    base: float = 0.4
+    Unknown ham has few words of ham: what chi-square makes of that says less than what it makes of words of spam.
+    """
+
+    regression: float = 1.0
+    for_spam: float = 1.6
+    for_ham: float = 1.6
+    base: float = 0.0
+
+    def logit(self, z: float, c: float) -> float:
+        return self.regression * z + (self.for_spam if c > 0 else self.for_ham) * c / 10 + self.base
 
 
 @dataclass(slots=True)
@@ -44,7 +51,6 @@ class Model:
     weights: MutableSequence[float]
     in_spam: MutableSequence[int]
     in_ham: MutableSequence[int]
-    bias: float = 0.0
     spam: int = 0
     ham: int = 0
     stack: Stack = Stack()
@@ -52,7 +58,7 @@ class Model:
 
     def regression(self, tokens: Tokens) -> float:
         weights = self.weights
-        found = self.bias
+        found = 0.0
         for kind, scale in zip(tokens.kinds, KIND_WEIGHTS, strict=True):
             if kind:
                 found += scale / math.sqrt(len(kind)) * sum([weights[bucket] for bucket in kind])
@@ -63,7 +69,7 @@ class Model:
         in_spam, in_ham = self.in_spam, self.in_ham
         one_spam, one_ham = 1 / max(1, self.spam), 1 / max(1, self.ham)
         chances = []
-        for kind in tokens.kinds:
+        for kind in tokens.counted:
             for bucket in kind:
                 spam, ham = in_spam[bucket], in_ham[bucket]
                 count = spam + ham
@@ -83,8 +89,8 @@ class Model:
         return max(-50.0, min(50.0, found))
 
     def logit(self, tokens: Tokens) -> float:
-        found = self.stack.regression * self.regression(tokens) + self.stack.chi * self.chi(tokens) / 10
-        return max(-MAX_LOGIT, min(MAX_LOGIT, found + self.stack.base))
+        found = self.stack.logit(self.regression(tokens), self.chi(tokens))
+        return max(-MAX_LOGIT, min(MAX_LOGIT, found))
 
     def probability(self, tokens: Tokens) -> float:
         return sigmoid(self.logit(tokens))
@@ -112,16 +118,16 @@ def _log_tail(half: float, degrees: int) -> float:
 
 
 def empty_model() -> Model:
-    zeros = bytes(4 * BUCKETS)
-    return Model(array("f", zeros), array("H", zeros[: 2 * BUCKETS]), array("H", zeros[: 2 * BUCKETS]))
+    zeros = bytes(2 * BUCKETS)
+    return Model(array("f", bytes(4 * ALL_BUCKETS)), array("H", zeros), array("H", zeros))
 
 
 def write_model(model: Model, path: Path) -> None:
     """Whole or not at all: who has the old file open keeps it."""
     stack = model.stack
     told = {
-        "bias": model.bias, "spam": model.spam, "ham": model.ham,
-        "stack": [stack.regression, stack.chi, stack.base], "told": dict(model.told),
+        "spam": model.spam, "ham": model.ham,
+        "stack": [stack.regression, stack.for_spam, stack.for_ham, stack.base], "told": dict(model.told),
     }  # fmt: skip
     text = json.dumps(told).encode()
     if len(text) > _ROOM:
@@ -156,7 +162,8 @@ def read_model(path: Path) -> Model:
 
 def _model_over(octets: memoryview, path: Path) -> Model:
     start = _HEAD.size + _ROOM
-    if len(octets) != start + 8 * BUCKETS:
+    counts_at = start + 4 * ALL_BUCKETS
+    if len(octets) != counts_at + 4 * BUCKETS:
         raise ConfigError(f"{path}: {len(octets)} octets are no model of the spam filter")
     magic, size = _HEAD.unpack_from(octets)
     try:
@@ -164,10 +171,10 @@ def _model_over(octets: memoryview, path: Path) -> Model:
             raise ValueError("another version")
         told: dict[str, Any] = json.loads(bytes(octets[_HEAD.size : _HEAD.size + size]))
         stack = Stack(*(float(each) for each in told["stack"]))
-        counts: Sequence[Any] = octets[start + 4 * BUCKETS :].cast("H")
+        counts: Sequence[Any] = octets[counts_at:].cast("H")
         return Model(
-            octets[start : start + 4 * BUCKETS].cast("f"), counts[:BUCKETS], counts[BUCKETS:],  # type: ignore[arg-type]
-            float(told["bias"]), int(told["spam"]), int(told["ham"]), stack, told["told"],
+            octets[start:counts_at].cast("f"), counts[:BUCKETS], counts[BUCKETS:],  # type: ignore[arg-type]
+            int(told["spam"]), int(told["ham"]), stack, told["told"],
         )  # fmt: skip
     except (ValueError, KeyError, TypeError) as error:
         raise ConfigError(f"{path}: no model of the spam filter: {error}") from error

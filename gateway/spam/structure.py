@@ -38,6 +38,11 @@ _DAY = re.compile(r"\s*(?:Mon|Tue|Wed|Thu|Fri|Sat|Sun), ")
 _REPLY = re.compile(r"\s*(?:re|aw|sv|antw|vs|fwd?|wg|tr|rv|odp)\s*(?:\[\d+\])?:\s*", re.IGNORECASE)
 _NO_REPLY = re.compile(r"(?:no|do)[-_.]?(?:not?)?[-_.]?reply")
 _MAILER = re.compile(r"[A-Za-z]{2,}")
+_HEXES = re.compile(r"[0-9A-Fa-f]{6,}")
+_UPPER = re.compile(r"[A-Z]+")
+_LOWER = re.compile(r"[a-z]+")
+_NUMBER = re.compile(r"\d+")
+_SUFFIX = re.compile(r"\.(\w{2,5})\Z")
 _MEDIA_TYPE = re.compile(r"[\w/+.-]{1,60}")
 _CJK = re.compile("[\u3040-\u30ff\u3400-\u9fff\uac00-\ud7af]")
 _CYRILLIC = re.compile("[\u0430-\u044f]")
@@ -79,6 +84,15 @@ def domain_of(address: str) -> str:
 def scale(number: int) -> int:
     """0, 1, 2 to 3, 4 to 7, and so on."""
     return number.bit_length()
+
+
+def shape(text: str) -> str:
+    """How it is made, whatever it says: each run of digits, of small and of great letters as one; long hex as great.
+
+    What a mail program puts together has the shape that the program gives it.
+    """
+    text = _HEXES.sub("A", text[:200])
+    return _NUMBER.sub("0", _LOWER.sub("a", _UPPER.sub("A", text)))[:40]
 
 
 def structure_of(header: Header, parts: list[Part], body: Body, words: int) -> list[str]:
@@ -152,6 +166,8 @@ def _message_id(header: Header, author: str) -> Iterator[str]:
     if match is None:
         yield "mid:bad" if text else "mid:none"
         return
+    yield f"midleft:{shape(match[1])}"
+    yield f"midright:{shape(match[2].lower())}"
     domain = organisation(match[2])
     yield "mid:same" if domain == organisation(domain_of(author)) else "mid:other"
     if "." not in match[2]:
@@ -274,3 +290,20 @@ def _links(body: Body, author: str) -> Iterator[str]:
         yield "links:short"
     if any("%" in rest for _, rest in links):
         yield "links:percent"
+    yield from sorted({f"host:{_LOWER.sub('a', _NUMBER.sub('0', host))[:20]}" for host in hosts})
+    yield from sorted({f"host:dots{min(9, host.count('.'))}" for host in hosts})
+    if any("-" in host for host in hosts):
+        yield "host:hyphen"
+    yield from sorted(set().union(*(_path(rest) for _, rest in links)))
+
+
+def _path(rest: str) -> Iterator[str]:
+    """What follows the host in a link."""
+    yield f"path:{scale(len(rest))}"
+    path, mark, _ = rest.partition("?")
+    suffix = _SUFFIX.search(path[-8:])
+    yield f"path:.{suffix[1].lower() if suffix else ''}"
+    if mark and "=" in rest:
+        yield "path:="
+    if "@" in rest:
+        yield "path:@"

@@ -21,8 +21,12 @@ MIGRATIONS = (
         words BLOB NOT NULL, header BLOB NOT NULL, structure BLOB NOT NULL);
     CREATE INDEX lesson_at ON lesson(at)
     """,
+    """
+    ALTER TABLE lesson ADD COLUMN letters BLOB NOT NULL DEFAULT x'';
+    ALTER TABLE lesson ADD COLUMN subject BLOB NOT NULL DEFAULT x''
+    """,
 )
-MAX_LESSONS = 50_000  # the oldest give way
+MAX_LESSONS = 20_000  # the oldest give way
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,7 +62,8 @@ class SqliteLessons:
     def put(self, lesson: Lesson) -> None:
         tokens = (_packed(kind) for kind in lesson.tokens.kinds)
         self._connection.execute(
-            "INSERT OR REPLACE INTO lesson(digest, spam, at, words, header, structure) VALUES(?, ?, ?, ?, ?, ?)",
+            "INSERT OR REPLACE INTO lesson(digest, spam, at, words, header, structure, letters, subject)"
+            " VALUES(?, ?, ?, ?, ?, ?, ?, ?)",
             [lesson.digest, lesson.is_spam, lesson.at, *tokens],
         )
 
@@ -69,10 +74,12 @@ class SqliteLessons:
         return self._connection.execute("DELETE FROM lesson WHERE at < ?", [at]).rowcount
 
     def all(self) -> Iterator[Lesson]:
-        rows = self._connection.execute("SELECT digest, spam, at, words, header, structure FROM lesson ORDER BY number")
-        for digest, is_spam, at, words, header, structure in rows:
-            tokens = Tokens(_unpacked(words), _unpacked(header), _unpacked(structure))
-            yield Lesson(digest, bool(is_spam), at, tokens)
+        rows = self._connection.execute(
+            "SELECT digest, spam, at, words, header, structure, letters, subject FROM lesson ORDER BY number"
+        )
+        for digest, is_spam, at, *kinds in rows:
+            words, header, structure, letters, subject = map(_unpacked, kinds)
+            yield Lesson(digest, bool(is_spam), at, Tokens(words, header, structure, letters, subject))
 
 
 def learnt(path: Path) -> Learnt:

@@ -50,7 +50,6 @@ def test_it_tells_what_it_has_learnt_apart(model: Model) -> None:
 def test_the_same_corpus_makes_the_same_model(model: Model) -> None:
     again = train(examples())
     assert array("f", again.weights) == array("f", model.weights)
-    assert again.bias == model.bias
 
 
 def test_what_nobody_has_seen_is_near_even(model: Model) -> None:
@@ -74,7 +73,7 @@ def test_a_file_holds_a_model(model: Model, tmp_path: Path) -> None:
         assert found.logit(tokens) == pytest.approx(model.logit(tokens), abs=1e-5)
 
 
-@pytest.mark.parametrize("damage", [b"", b"x", b"SHSPAM1\n" + b"\0" * 5000])
+@pytest.mark.parametrize("damage", [b"", b"x", b"SHSPAM2\n" + b"\0" * 5000])
 def test_a_file_that_is_no_model_is_refused(tmp_path: Path, damage: bytes) -> None:
     (tmp_path / "m").write_bytes(damage)
     with pytest.raises(ConfigError):
@@ -101,7 +100,7 @@ def test_the_shipped_model_says_how_it_was_made_and_has_no_source_that_forbids_i
     found = open_model(BASE_MODEL)
     assert "pot-spam" not in found.told["sources"]
     assert found.told["made"]
-    assert BASE_MODEL.stat().st_size < 3 * 1024 * 1024
+    assert BASE_MODEL.stat().st_size < 4 * 1024 * 1024
 
 
 def test_wanted_mail_of_first_contacts_is_not_called_spam() -> None:
@@ -198,6 +197,23 @@ def test_what_is_taught_is_known_and_can_be_taken_back(tmp_path: Path) -> None:
     assert lessons.expire(60.0) == 10
     lessons.save()
     assert open_model(site).logit(asked) == pytest.approx(before, abs=1e-5)
+
+
+def test_a_site_s_model_of_another_version_is_made_anew_of_the_lessons(tmp_path: Path) -> None:
+    site, store = tmp_path / "site.model", Kept()
+    known, new = (tokens_of(message(["frobnicate", "zorkmid", "plugh", "xyzzy"], seed)) for seed in (1, 2))
+    store.put(Lesson(b"1", True, 100.0, known))
+    whole = BASE_MODEL.read_bytes()
+    site.write_bytes(b"SHSPAM1\n" + whole[8:])
+    Lessons(store, site).save()
+    assert open_model(site).logit(known) > open_model(BASE_MODEL).logit(known) + 1
+    site.write_bytes(b"SHSPAM1\n" + whole[8:])
+    lessons = Lessons(store, site)
+    assert lessons.learn(b"2", new, is_spam=True, at=101.0) is Outcome.LEARNT
+    lessons.save()
+    alone = read_model(BASE_MODEL)
+    teach(alone, new, is_spam=True)
+    assert open_model(site).logit(new) > alone.logit(new)  # the older lesson counts too
 
 
 def test_a_lesson_is_known_by_its_message_however_it_was_delivered() -> None:
