@@ -135,8 +135,9 @@ def test_info_that_is_no_json_keeps_nothing_back(make_gateway: Callable[..., Gat
         connection.execute("UPDATE message SET info = '{broken' WHERE queue_id = ?", [queue_ids["sound-1"]])
     assert {str(row["id"]) for row in stopped.queue()} == set(queue_ids.values())
     with _run_again(stopped) as gateway:
-        gateway.wait_mails(USER, 2)
-        assert sorted(id_of(octets) for octets in stored(gateway, USER)) == ["sound-0", "sound-1"]
+        gateway.wait_mails(USER, 2)  # files; the index follows
+        found = wait_until(lambda: len(here := stored(gateway, USER)) >= 2 and here, 8, "both in the index")
+        assert sorted(id_of(octets) for octets in found) == ["sound-0", "sound-1"]
 
 
 def test_the_queue_can_be_listed_whatever_a_row_holds(make_gateway: Callable[..., Gateway]) -> None:
