@@ -23,7 +23,7 @@ from gateway.reload import Reloader, forget, read_outcome
 from gateway.role_admin import run_admin
 from gateway.role_queue import run_queue
 from gateway.role_smtp import SMTP_LISTENERS, run_smtp
-from gateway.role_store import POP3_LISTENERS, run_store
+from gateway.role_store import STORE_LISTENERS, run_store
 from gateway.servers import content
 from gateway.spam.filter import SpamFilter
 from gateway.storage.counters import MAX_SLOTS, SharedCounters
@@ -94,12 +94,12 @@ def _shared(config: Config, roles: set[str], metrics_folder: Path) -> Shared:
     if "smtp" in roles:
         sockets |= {name: [bind(text) for text in getattr(config.listen, name)] for name in SMTP_LISTENERS}
     if "store" in roles:
-        sockets |= {name: [bind(text) for text in getattr(config.listen, name)] for name in POP3_LISTENERS}
+        sockets |= {name: [bind(text) for text in getattr(config.listen, name)] for name in STORE_LISTENERS}
     if "admin" in roles and config.listen.metrics:
         sockets["metrics"] = [bind(config.listen.metrics)]
     if "admin" in roles:
         sockets["web"] = [bind(text) for text in config.listen.web]
-    needs_tls = any(sockets.get(name) for name in ("submission", "submissions", *POP3_LISTENERS))
+    needs_tls = any(sockets.get(name) for name in ("submission", "submissions", *STORE_LISTENERS))
     needs_tls |= bool(sockets.get("web")) and config.web.tls
     certificate, key = config.path(config.tls.certificate), config.path(config.tls.key)
     keys = None
@@ -152,7 +152,7 @@ def _roles(shared: Shared, wanted: set[str]) -> list[Role]:
         found += [_content_role(shared, f"content-{number}") for number in range(min(workers, MAX_CONTENT))]
     if "queue" in wanted:
         found.append(_role(shared, "queue-0", QUEUE_SLOT, run_queue))
-    if "store" in wanted and any(shared.sockets.get(name) for name in POP3_LISTENERS):
+    if "store" in wanted and any(shared.sockets.get(name) for name in STORE_LISTENERS):
         found.append(_role(shared, "store-0", STORE_SLOT, run_store))
     if "admin" in wanted:
         found.append(_role(shared, "admin-0", ADMIN_SLOT, _admin(shared)))

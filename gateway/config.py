@@ -116,6 +116,8 @@ class Listen(Section):
     submissions: Addresses = ()
     pop3: Addresses = ()
     pop3s: Addresses = ()
+    imap: Addresses = ()
+    imaps: Addresses = ()
     web: Addresses = ()
     metrics: Annotated[str, AfterValidator(lambda value: value and _address(value))] = "127.0.0.1:9125"
     proxy_from: Networks = ()

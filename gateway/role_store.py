@@ -1,26 +1,35 @@
 """The role that lets users have their mail: what it is made of and how it drains."""
 
-from gateway.mailbox.store import MessageStore
+from concurrent.futures import ThreadPoolExecutor
+
 from gateway.process import Process, drain, login_of
-from gateway.servers.pop3 import Pop3Listener, Pop3Settings
+from gateway.servers.imap import serve_imap
+from gateway.servers.pop3 import serve_pop3
+from gateway.servers.store_listener import StoreListener, StoreServer, StoreSettings
+from gateway.servers.summarised import open_store
 from gateway.storage.sqlite_accounts import SqliteAccounts
 
-POP3_LISTENERS = ("pop3", "pop3s")
+STORE_LISTENERS = {"pop3": serve_pop3, "pop3s": serve_pop3, "imap": serve_imap, "imaps": serve_imap}
 
 
 async def run_store(process: Process) -> None:
     shared, config = process.shared, process.shared.config
     accounts = SqliteAccounts(config.data / "accounts.db")
-    store = MessageStore(config.data / "mail")
-    process.metrics.reset_gauges(POP3_LISTENERS)
+    folder = config.data / "mail"
+    process.metrics.reset_gauges(tuple(STORE_LISTENERS))
     limits = config.limits
-    settings = Pop3Settings(config.gateway.hostname, limits.connections, limits.connections_by_address)
-    login = login_of(shared, accounts)
+    server = StoreServer(
+        StoreSettings(config.gateway.hostname, limits.connections, limits.connections_by_address, limits.size, folder),
+        open_store(folder),
+        login_of(shared, accounts),
+        shared.counters,
+        process.metrics,
+        shared.contexts(),
+        ThreadPoolExecutor(4, thread_name_prefix="store"),
+    )
     listeners = [
-        Pop3Listener(
-            name, settings, store, login, shared.counters, process.metrics, shared.contexts(), shared.sockets[name]
-        )
-        for name in POP3_LISTENERS
+        StoreListener(name, server, serve, shared.sockets[name])
+        for name, serve in STORE_LISTENERS.items()
         if shared.sockets.get(name)
     ]
     await process.stopping.wait()

@@ -42,6 +42,8 @@ def test_every_key_has_its_documented_default(tmp_path: Path) -> None:
             "submissions": (),
             "pop3": (),
             "pop3s": (),
+            "imap": (),
+            "imaps": (),
             "web": (),
             "metrics": "127.0.0.1:9125",
             "proxy_from": (),

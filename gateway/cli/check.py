@@ -78,7 +78,7 @@ def _tls(config: Config) -> list[Finding]:
 
     certificate, key = config.path(config.tls.certificate), config.path(config.tls.key)
     listen = config.listen
-    needing = (*listen.submission, *listen.submissions, *listen.pop3, *listen.pop3s)
+    needing = (*listen.submission, *listen.submissions, *listen.pop3, *listen.pop3s, *listen.imap, *listen.imaps)
     if not (needing or (listen.web and config.web.tls) or certificate.exists()):
         return []
     try:

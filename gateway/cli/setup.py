@@ -29,6 +29,7 @@ smtp = ["0.0.0.0:25", "[::]:25"]
 submission = ["0.0.0.0:587"]        # STARTTLS, then AUTH
 submissions = ["0.0.0.0:465"]       # implicit TLS
 pop3s = ["0.0.0.0:995"]
+imaps = ["0.0.0.0:993"]
 metrics = "127.0.0.1:9125"
 
 [tls]

@@ -21,7 +21,7 @@ from gateway.senderauth.signing import SigningKey, new_private_key
 from gateway.storage.sqlite_accounts import SqliteAccounts
 from gateway.storage.sqlite_dkim import KeyState, SqliteDkimKeys
 
-LISTENERS = ("smtp", "submission", "submissions", "pop3", "pop3s", "web", "metrics")
+LISTENERS = ("smtp", "submission", "submissions", "pop3", "pop3s", "imaps", "web", "metrics")
 START_S = 30.0
 MAILING_LIST = "friends@remote.example"
 _LIST_POLICY = f"""\

@@ -295,7 +295,8 @@ def _where_to_look(home: Site) -> str:
             f"  trace     {command} trace ID-or-address -c {home.config}",
             f"  queue     {command} queue list -c {home.config}",
             f"  kept      {command} quarantine list -c {home.config}",
-            f"  mailbox   POP3 with TLS on 127.0.0.1:{ports['pop3s']}, user {user}, password {password}",
+            f"  mailbox   IMAP with TLS on 127.0.0.1:{ports['imaps']}, POP3 with TLS on {ports['pop3s']};"
+            f" user {user}, password {password}",
             f"  send      SMTP on {ports['smtp']}, submission on {ports['submission']} and {ports['submissions']}",
             f"  metrics   http://127.0.0.1:{ports['metrics']}/metrics",
             f"  policies  {home.folder / 'policies'}",

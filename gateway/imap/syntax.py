@@ -8,8 +8,9 @@ from collections.abc import Callable
 from datetime import UTC, date, datetime, timedelta, timezone
 from typing import TypeVar
 
+from gateway.core.foldernames import decode_utf7
 from gateway.imap.command import STAR, SequenceSet
-from gateway.imap.names import decode_name, decode_utf7
+from gateway.imap.names import decode_name
 from gateway.imap.wire import Literal, RawCommand
 
 MAX_NUMBER = 2**32 - 1

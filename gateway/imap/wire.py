@@ -72,7 +72,7 @@ class CommandReader:
 
     def __init__(self, bounds: Bounds, new_file: Callable[[int], BinaryIO] = lambda size: BytesIO()) -> None:
         self.bounds = bounds
-        self._new_file = new_file
+        self.new_file = new_file
         self._input = bytearray()
         self._scanned = 0  # octets of the input that have no line end in them
         self._command = RawCommand()
@@ -164,7 +164,7 @@ class CommandReader:
         if size > bound or len(self._command.literals) >= MAX_LITERALS:
             return self._refuse_literal(text, size, is_waiting=is_waiting)
         self._command.texts.append(text)
-        self._filling = Literal(size, self._new_file(size), bool(match[1]))
+        self._filling = Literal(size, self.new_file(size), bool(match[1]))
         self._missing = size
         return Continue() if is_waiting else None
 
@@ -193,10 +193,12 @@ def string(octets: bytes) -> bytes:
 
 
 def literal(octets: bytes) -> bytes:
-    """NUL has no place in one (RFC 3501 9, CHAR8)."""
-    if b"\0" in octets:
-        octets = octets.replace(b"\0", b"?")
-    return b"{%d}\r\n%b" % (len(octets), octets)
+    return b"{%d}\r\n%b" % (len(octets), without_nul(octets))
+
+
+def without_nul(octets: bytes) -> bytes:
+    """NUL has no place in a literal (RFC 3501 9, CHAR8)."""
+    return octets.replace(b"\0", b"?")
 
 
 def nstring(octets: bytes | None) -> bytes:

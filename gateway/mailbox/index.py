@@ -1,57 +1,52 @@
-"""One user's index.db: mailboxes with UIDVALIDITY and UIDNEXT, messages with UIDs, and deliveries seen lately.
+"""One user's index.db as the store uses it: messages of mailboxes, their flags, and what has changed since.
 
-The tables are those the IMAP server will use; a UID once given is never given to another message.
+All numbers are the standard's: a UID once given is never given to another message, MODSEQ only grows (RFC 7162), and
+what is expunged is remembered for those who ask later. Not for several threads at once.
 """
 
-import fcntl
-import os
 import sqlite3
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from gateway.core.errors import StoreError
+from gateway.core.mailflags import FIRST_KEYWORD, MAX_KEYWORDS
+from gateway.mailbox.schema import open_index
 
-SCHEMA_VERSION = 1
 MAX_DELIVERIES = 10_000  # delivery ids remembered, so that a retry after a crash makes no duplicate
-
-_SCHEMA = """
-CREATE TABLE box(id INTEGER PRIMARY KEY, name TEXT NOT NULL UNIQUE, uidvalidity INTEGER NOT NULL,
-    uidnext INTEGER NOT NULL, modseq INTEGER NOT NULL, special TEXT NOT NULL DEFAULT '',
-    sub INTEGER NOT NULL DEFAULT 1);
-CREATE TABLE msg(box INTEGER NOT NULL REFERENCES box(id), uid INTEGER NOT NULL, modseq INTEGER NOT NULL,
-    flags TEXT NOT NULL DEFAULT '', size INTEGER NOT NULL, idate REAL NOT NULL, savedate REAL NOT NULL,
-    file TEXT NOT NULL, emailid TEXT NOT NULL, PRIMARY KEY(box, uid)) WITHOUT ROWID;
-CREATE TABLE kw(box INTEGER NOT NULL, uid INTEGER NOT NULL, word TEXT NOT NULL,
-    PRIMARY KEY(box, uid, word)) WITHOUT ROWID;
-CREATE TABLE meta(id INTEGER PRIMARY KEY, box INTEGER NOT NULL, uid INTEGER NOT NULL, env BLOB, bs BLOB, hdr BLOB,
-    parts BLOB, UNIQUE(box, uid));
-CREATE TABLE expunged(box INTEGER NOT NULL, uid INTEGER NOT NULL, modseq INTEGER NOT NULL,
-    PRIMARY KEY(box, uid)) WITHOUT ROWID;
-CREATE TABLE quota(octets INTEGER NOT NULL, messages INTEGER NOT NULL);
-CREATE TABLE delivery(number INTEGER PRIMARY KEY, id TEXT NOT NULL UNIQUE);
-INSERT INTO quota VALUES(0, 0);
-"""
+MAX_EXPUNGED = 20_000  # of one mailbox; who asks for older ones is told of all that are not there
+ROWS = 500  # in one statement
 
 
-def is_io_error(error: BaseException) -> bool:
-    """SQLite could not write or sync: whether the transaction stands is not known."""
-    code = getattr(error, "sqlite_errorcode", None)
-    return isinstance(error, sqlite3.Error) and code is not None and code & 0xFF == sqlite3.SQLITE_IOERR
+class KeywordsFull(StoreError):
+    """The mailbox has as many keywords as it may."""
 
 
-@contextmanager
-def _folder_lock(folder: Path) -> Iterator[None]:
-    """While one process turns a new file to WAL, SQLite answers another's wish for the same with "database is locked"
-    at once, whatever the time-out: they take turns."""
-    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX)
-        yield
-    finally:
-        os.close(descriptor)
+@dataclass(frozen=True, slots=True)
+class Box:
+    """modseq: the highest; recent: UIDs from here on have been shown to nobody; special: `\\Sent` and the like."""
+
+    id: int
+    name: str
+    uidvalidity: int
+    uidnext: int
+    modseq: int
+    special: str
+    recent: int
+    forgotten: int  # expunged messages up to this modseq are not remembered any more
+
+
+@dataclass(frozen=True, slots=True)
+class Summarised:
+    """What is worked out of a message once, in the forms in which it is kept."""
+
+    envelope: bytes
+    structure: bytes
+    body: bytes
+    header: bytes
+    places: bytes
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,110 +55,293 @@ class StoredMessage:
     size: int
     file: str
     internal_date: float
+    flags: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Details:
+    uid: int
+    size: int
+    internal_date: float
+    file: str
+    envelope: bytes
+    structure: bytes
+    body: bytes
+    header: bytes
+    places: bytes
+
+
+@dataclass(slots=True)
+class Changes:
+    """Since a modseq. rows: uid, flags, modseq of what is there; vanished: UIDs, in order. is_whole: that is too long
+    ago, and rows are all that there is.
+    """
+
+    modseq: int
+    uidnext: int
+    is_whole: bool = False
+    rows: list[tuple[int, int, int]] = field(default_factory=list)
+    vanished: list[int] = field(default_factory=list)
 
 
 class Index:
-    """A connection to one index. Not for several threads at once."""
-
     def __init__(self, path: Path) -> None:
-        self._connection = sqlite3.connect(path, isolation_level=None, check_same_thread=False, timeout=30.0)
-        execute = self._connection.execute
-        with _folder_lock(path.parent):
-            execute("PRAGMA journal_mode=WAL")
-        execute("PRAGMA synchronous=FULL")
-        version = execute("PRAGMA user_version").fetchone()[0]
-        if version > SCHEMA_VERSION:
-            self._connection.close()
-            raise StoreError(f"{path}: schema version {version} is newer than this program's {SCHEMA_VERSION}")
-        if version == 0:
-            self._create()
+        self._connection = open_index(path)
 
-    def _create(self) -> None:
-        # Another process may do the same at this moment: the version is looked at again under the lock.
-        execute = self._connection.execute
-        execute("BEGIN IMMEDIATE")
-        if execute("PRAGMA user_version").fetchone()[0] == 0:
-            for statement in filter(str.strip, _SCHEMA.split(";\n")):
-                execute(statement)
-            validity = int(time.time())
-            execute("INSERT INTO box(name, uidvalidity, uidnext, modseq) VALUES('INBOX', ?, 1, 1)", [validity])
-            execute(f"PRAGMA user_version={SCHEMA_VERSION}")
-        execute("COMMIT")
+    @property
+    def connection(self) -> sqlite3.Connection:
+        return self._connection
 
-    def begin(self) -> None:
+    @contextmanager
+    def change(self) -> Iterator[None]:
+        """A transaction, durable when it ends."""
         self._connection.execute("BEGIN IMMEDIATE")
+        try:
+            yield
+            self._connection.execute("COMMIT")
+        except BaseException:
+            if self._connection.in_transaction:
+                self._connection.execute("ROLLBACK")
+            raise
 
-    def commit(self) -> None:
-        self._connection.execute("COMMIT")
+    def close(self) -> None:
+        self._connection.close()
 
-    def rollback(self) -> None:
-        if self._connection.in_transaction:
-            self._connection.execute("ROLLBACK")
+    # --- deliveries -----------------------------------------------------------------------------------------------
 
     def has_delivery(self, delivery_id: str) -> bool:
         row = self._connection.execute("SELECT 1 FROM delivery WHERE id = ?", [delivery_id]).fetchone()
         return row is not None
 
-    def next_uid(self, box: str) -> int:
-        """Take a UID; within begin and commit."""
-        row = self._connection.execute(
-            "UPDATE box SET uidnext = uidnext + 1, modseq = modseq + 1 WHERE name = ? RETURNING uidnext - 1", [box]
-        ).fetchone()
-        if row is None:
-            raise StoreError(f"no mailbox {box}")
-        return int(row[0])
-
-    def add(self, box: str, message: StoredMessage, delivery_id: str) -> None:
-        """Within begin and commit."""
+    def note_delivery(self, delivery_id: str) -> None:
         execute = self._connection.execute
-        execute(
-            "INSERT INTO msg(box, uid, modseq, size, idate, savedate, file, emailid)"
-            " SELECT id, ?, modseq, ?, ?, ?, ?, ? FROM box WHERE name = ?",
-            [message.uid, message.size, message.internal_date, time.time(), message.file, delivery_id, box],
-        )
         number = execute("INSERT INTO delivery(id) VALUES(?)", [delivery_id]).lastrowid or 0
         execute("DELETE FROM delivery WHERE number <= ?", [number - MAX_DELIVERIES])
+
+    # --- messages -------------------------------------------------------------------------------------------------
+
+    def box(self, name: str) -> Box | None:
+        row = self._connection.execute(
+            "SELECT id, name, uidvalidity, uidnext, modseq, special, recent, forgotten FROM box WHERE name = ?", [name]
+        ).fetchone()
+        return None if row is None else Box(*row)
+
+    def wanted_box(self, name: str) -> Box:
+        """Raises StoreError."""
+        found = self.box(name)
+        if found is None:
+            raise StoreError(f"no mailbox {name}")
+        return found
+
+    def take_uids(self, box: int, count: int) -> tuple[int, int]:
+        """The first of so many UIDs, and the modseq of what is done with them; within a change."""
+        uidnext, modseq = self._connection.execute(
+            "UPDATE box SET uidnext = uidnext + ?, modseq = modseq + 1 WHERE id = ? RETURNING uidnext, modseq",
+            [count, box],
+        ).fetchone()
+        return uidnext - count, modseq
+
+    def next_modseq(self, box: int) -> int:
+        row = self._connection.execute("UPDATE box SET modseq = modseq + 1 WHERE id = ? RETURNING modseq", [box])
+        return int(row.fetchone()[0])
+
+    def add(self, box: int, modseq: int, message: StoredMessage, told: Summarised | None, email_id: str) -> None:
+        """Within a change. told None: it is worked out when somebody asks."""
+        execute = self._connection.execute
+        execute(
+            "INSERT INTO msg(box, uid, modseq, flags, size, idate, savedate, file, emailid)"
+            " VALUES(?, ?, ?, ?, ?, ?, ?, ?, ?)",
+            [
+                box, message.uid, modseq, message.flags, message.size, message.internal_date, time.time(), message.file,
+                email_id,
+            ],
+        )  # fmt: skip
+        if told is not None:
+            self.tell(box, message.uid, told)
         execute("UPDATE quota SET octets = octets + ?, messages = messages + 1", [message.size])
 
-    def uidvalidity(self, box: str) -> int:
-        row = self._connection.execute("SELECT uidvalidity FROM box WHERE name = ?", [box]).fetchone()
-        if row is None:
-            raise StoreError(f"no mailbox {box}")
-        return int(row[0])
+    def tell(self, box: int, uid: int, told: Summarised) -> None:
+        self._connection.execute(
+            "INSERT OR REPLACE INTO meta(box, uid, env, bs, body, hdr, parts) VALUES(?, ?, ?, ?, ?, ?, ?)",
+            [box, uid, told.envelope, told.structure, told.body, told.header, told.places],
+        )
 
-    def messages(self, box: str) -> list[StoredMessage]:
-        return [
-            StoredMessage(*row)
+    def messages(self, box: int) -> list[StoredMessage]:
+        rows = self._connection.execute(
+            "SELECT uid, size, file, idate, flags FROM msg WHERE box = ? ORDER BY uid", [box]
+        )
+        return [StoredMessage(*row) for row in rows]
+
+    def message(self, box: int, uid: int) -> StoredMessage | None:
+        row = self._connection.execute(
+            "SELECT uid, size, file, idate, flags FROM msg WHERE box = ? AND uid = ?", [box, uid]
+        ).fetchone()
+        return None if row is None else StoredMessage(*row)
+
+    def email_id(self, box: int, uid: int) -> str:
+        row = self._connection.execute("SELECT emailid FROM msg WHERE box = ? AND uid = ?", [box, uid]).fetchone()
+        return "" if row is None else str(row[0])
+
+    def untold(self, box: int, first: int, last: int) -> list[int]:
+        """UIDs of which nothing is worked out yet."""
+        rows = self._connection.execute(
+            "SELECT uid FROM msg WHERE box = ? AND uid BETWEEN ? AND ? AND NOT EXISTS"
+            " (SELECT 1 FROM meta WHERE meta.box = msg.box AND meta.uid = msg.uid)",
+            [box, first, last],
+        )
+        return [uid for (uid,) in rows]
+
+    def details(self, box: int, uids: Sequence[int]) -> dict[int, Details]:
+        """Of those that are there and worked out. uids: in order."""
+        found: dict[int, Details] = {}
+        for start in range(0, len(uids), ROWS):
+            part = uids[start : start + ROWS]
+            marks = ",".join("?" * len(part))
             for row in self._connection.execute(
-                "SELECT uid, size, file, idate FROM msg WHERE box = (SELECT id FROM box WHERE name = ?) ORDER BY uid",
-                [box],
-            )
-        ]
+                "SELECT msg.uid, size, idate, file, env, bs, body, hdr, parts FROM msg JOIN meta"  # noqa: S608  # marks
+                f" ON meta.box = msg.box AND meta.uid = msg.uid WHERE msg.box = ? AND msg.uid IN ({marks})",
+                [box, *part],
+            ):
+                found[row[0]] = Details(*row)
+        return found
 
-    def expunge(self, box: str, uids: list[int]) -> list[str]:
-        """Remove messages; returns the files that may go once this has returned."""
+    def sizes_and_dates(self, box: int, first: int, last: int) -> dict[int, tuple[int, float]]:
+        rows = self._connection.execute(
+            "SELECT uid, size, idate FROM msg WHERE box = ? AND uid BETWEEN ? AND ?", [box, first, last]
+        )
+        return {uid: (size, date) for uid, size, date in rows}
+
+    # --- changes --------------------------------------------------------------------------------------------------
+
+    def changes(self, box: int, since: int) -> Changes | None:
+        """None: the mailbox is gone."""
         execute = self._connection.execute
-        files: list[str] = []
-        self.begin()
-        try:
-            (box_id,) = execute("SELECT id FROM box WHERE name = ?", [box]).fetchone()
-            for uid in uids:
-                row = execute(
-                    "DELETE FROM msg WHERE box = ? AND uid = ? RETURNING file, size", [box_id, uid]
-                ).fetchone()
-                if row is None:
-                    continue
-                files.append(str(row[0]))
-                (modseq,) = execute(
-                    "UPDATE box SET modseq = modseq + 1 WHERE id = ? RETURNING modseq", [box_id]
-                ).fetchone()
-                execute("INSERT OR REPLACE INTO expunged VALUES(?, ?, ?)", [box_id, uid, modseq])
-                execute("UPDATE quota SET octets = octets - ?, messages = messages - 1", [row[1]])
-            self.commit()
-        except BaseException:
-            self.rollback()
-            raise
-        return files
+        row = execute("SELECT modseq, uidnext, forgotten > ? FROM box WHERE id = ?", [since, box]).fetchone()
+        if row is None:
+            return None
+        found = Changes(row[0], row[1], bool(row[2]))
+        if found.is_whole:
+            since = 0
+        if found.modseq > since:
+            found.rows = execute(
+                "SELECT uid, flags, modseq FROM msg WHERE box = ? AND modseq > ? ORDER BY uid", [box, since]
+            ).fetchall()
+            gone = execute("SELECT uid FROM expunged WHERE box = ? AND modseq > ? ORDER BY uid", [box, since])
+            found.vanished = [] if found.is_whole else [uid for (uid,) in gone]
+        return found
 
-    def close(self) -> None:
-        self._connection.close()
+    def name_of(self, box: int) -> str | None:
+        """Its name now: another session may have renamed it."""
+        row = self._connection.execute("SELECT name FROM box WHERE id = ?", [box]).fetchone()
+        return None if row is None else str(row[0])
+
+    def take_recent(self, box: int) -> int:
+        """The first UID that nobody has seen; nobody else will see it as recent. Within a change."""
+        (first,) = self._connection.execute("SELECT recent FROM box WHERE id = ?", [box]).fetchone()
+        self._connection.execute("UPDATE box SET recent = uidnext WHERE id = ?", [box])
+        return int(first)
+
+    # --- flags ----------------------------------------------------------------------------------------------------
+
+    def keywords(self, box: int) -> dict[int, str]:
+        """Words by bit."""
+        return dict(self._connection.execute("SELECT bit, word FROM keyword WHERE box = ? ORDER BY bit", [box]))
+
+    def keyword_bits(self, box: int, words: Iterable[str], *, create: bool) -> int:
+        """Their bits together. create: those that are not known; else they are left out. Raises KeywordsFull."""
+        known = {word.lower(): bit for bit, word in self.keywords(box).items()}
+        found = 0
+        for word in words:
+            bit = known.get(word.lower())
+            if bit is None and create:
+                bit = next(
+                    (n for n in range(FIRST_KEYWORD, FIRST_KEYWORD + MAX_KEYWORDS) if n not in known.values()), None
+                )
+                if bit is None:
+                    raise KeywordsFull(f"a mailbox has at most {MAX_KEYWORDS} keywords")
+                self._connection.execute("INSERT INTO keyword VALUES(?, ?, ?)", [box, bit, word])
+                known[word.lower()] = bit
+            if bit is not None:
+                found |= 1 << bit
+        return found
+
+    def set_flags(
+        self, box: int, uids: Sequence[int], change: "FlagChange", unchanged_since: int | None = None
+    ) -> tuple[list[tuple[int, int, int]], list[int], list[tuple[int, str]]]:
+        """What has changed (uid, flags, modseq); who changed since and was left alone; names of files to change, by
+        UID. Within a change.
+        """
+        execute = self._connection.execute
+        changed: list[tuple[int, int, int]] = []
+        conflicts: list[int] = []
+        files: list[tuple[int, str]] = []
+        modseq = 0
+        for uid in uids:
+            row = execute("SELECT flags, modseq, file FROM msg WHERE box = ? AND uid = ?", [box, uid]).fetchone()
+            if row is None:
+                continue
+            if unchanged_since is not None and row[1] > unchanged_since:
+                conflicts.append(uid)
+                continue
+            flags = change.applied(row[0])
+            if flags == row[0]:
+                continue
+            modseq = modseq or self.next_modseq(box)
+            execute("UPDATE msg SET flags = ?, modseq = ? WHERE box = ? AND uid = ?", [flags, modseq, box, uid])
+            changed.append((uid, flags, modseq))
+            files.append((uid, row[2]))
+        return changed, conflicts, files
+
+    def set_file(self, box: int, uid: int, name: str) -> None:
+        self._connection.execute("UPDATE msg SET file = ? WHERE box = ? AND uid = ?", [name, box, uid])
+
+    # --- expunge --------------------------------------------------------------------------------------------------
+
+    def expunge(self, box: int, uids: Iterable[int]) -> tuple[list[int], list[str]]:
+        """UIDs that were there, and the files that may go once the change is durable. Within a change."""
+        execute = self._connection.execute
+        gone: list[int] = []
+        files: list[str] = []
+        octets, modseq = 0, 0
+        for uid in uids:
+            row = execute("DELETE FROM msg WHERE box = ? AND uid = ? RETURNING file, size", [box, uid]).fetchone()
+            if row is None:
+                continue
+            modseq = modseq or self.next_modseq(box)
+            execute("DELETE FROM meta WHERE box = ? AND uid = ?", [box, uid])
+            execute("INSERT OR REPLACE INTO expunged VALUES(?, ?, ?)", [box, uid, modseq])
+            gone.append(uid)
+            files.append(str(row[0]))
+            octets += row[1]
+        if gone:
+            execute("UPDATE quota SET octets = octets - ?, messages = messages - ?", [octets, len(gone)])
+            self._forget_old(box)
+        return gone, files
+
+    def _forget_old(self, box: int) -> None:
+        execute = self._connection.execute
+        (count,) = execute("SELECT count(*) FROM expunged WHERE box = ?", [box]).fetchone()
+        if count > 2 * MAX_EXPUNGED:
+            (limit,) = execute(
+                "SELECT modseq FROM expunged WHERE box = ? ORDER BY modseq DESC LIMIT 1 OFFSET ?", [box, MAX_EXPUNGED]
+            ).fetchone()
+            execute("DELETE FROM expunged WHERE box = ? AND modseq <= ?", [box, limit])
+            execute("UPDATE box SET forgotten = ? WHERE id = ?", [limit, box])
+
+    def usage(self) -> tuple[int, int]:
+        """Octets and messages of all mailboxes."""
+        octets, messages = self._connection.execute("SELECT octets, messages FROM quota").fetchone()
+        return int(octets), int(messages)
+
+
+@dataclass(frozen=True, slots=True)
+class FlagChange:
+    """how: -1 without, 0 exactly, 1 with these too."""
+
+    how: int
+    flags: int
+
+    def applied(self, flags: int) -> int:
+        if self.how == 0:
+            return self.flags
+        return flags | self.flags if self.how > 0 else flags & ~self.flags

@@ -6,10 +6,13 @@ synced.
 
 import itertools
 import os
+import shutil
 import socket
 import time
 from collections.abc import Iterable
 from pathlib import Path
+
+from gateway.core.foldernames import INBOX, encode_utf7
 
 _COUNTER = itertools.count(1)
 _HOST = socket.gethostname().replace("/", "\\057").replace(":", "\\072").replace(",", "\\054")
@@ -28,9 +31,7 @@ def make_maildir(folder: Path, *, below: Path) -> None:
 
 def write_temporary(folder: Path, pieces: Iterable[bytes]) -> tuple[Path, int]:
     """A synced file in tmp/ and its size in octets."""
-    now = time.time()
-    name = f"{int(now)}.M{int(now % 1 * 1e6)}P{os.getpid()}Q{next(_COUNTER)}.{_HOST}"
-    path = folder / "tmp" / name
+    path = folder / "tmp" / new_unique()
     size = 0
     try:
         with path.open("xb") as file:
@@ -46,14 +47,61 @@ def write_temporary(folder: Path, pieces: Iterable[bytes]) -> tuple[Path, int]:
     return path, size
 
 
-def final_name(temporary: Path, size: int, uid: int) -> str:
-    return f"{temporary.name},S={size},W={size},U={uid}:2,"
+def new_unique() -> str:
+    """What begins a file's name, and no other's."""
+    now = time.time()
+    return f"{int(now)}.M{int(now % 1 * 1e6)}P{os.getpid()}Q{next(_COUNTER)}.{_HOST}"
+
+
+def final_name(unique: str, size: int, uid: int, letters: str = "") -> str:
+    """unique: what begins the name of a temporary file; letters: of flags."""
+    return f"{unique},S={size},W={size},U={uid}:2,{letters}"
+
+
+def with_letters(name: str, letters: str) -> str:
+    return f"{name.partition(':')[0]}:2,{letters}"
+
+
+def folder_name(box: str) -> str:
+    """Of a mailbox's folder below the user's Maildir, which is INBOX's own (Maildir++): levels are parted by dots, and
+    a dot in a name is written as %2E, which no name has otherwise.
+    """
+    return "" if box == INBOX else "." + encode_utf7(box.replace(".", "%2E")).decode("ascii").replace("/", ".")
+
+
+def link_into_place(source: Path, folder: Path, name: str) -> None:
+    """A copy that costs no space; cur/ is not synced yet."""
+    os.link(source, folder / "cur" / name)
+
+
+def sync_folder(folder: Path) -> None:
+    _sync(folder / "cur")
+
+
+def find(folder: Path, name: str) -> Path | None:
+    """Where a message's file is now: another program may have changed the flags at the end of its name."""
+    path = folder / "cur" / name
+    if path.exists():
+        return path
+    base = name.partition(":")[0]
+    with os.scandir(folder / "cur") as entries:
+        return next((Path(entry.path) for entry in entries if entry.name.partition(":")[0] == base), None)
 
 
 def move_into_place(folder: Path, temporary: Path, name: str) -> None:
     """Rename into cur/ and sync it."""
     temporary.rename(folder / "cur" / name)
     _sync(folder / "cur")
+
+
+def remove_folder(folder: Path) -> None:
+    """A mailbox's folder, with all that is in it."""
+    shutil.rmtree(folder, ignore_errors=True)
+
+
+def move_folder(folder: Path, other: Path) -> None:
+    folder.rename(other)
+    _sync(other.parent)
 
 
 def _sync(folder: Path) -> None:

@@ -6,7 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.imap.names import Pattern, decode_name, decode_utf7, encode_name, encode_utf7, normal_name
+from gateway.core.foldernames import decode_utf7, encode_utf7, normal_name
+from gateway.imap.names import Pattern, decode_name, encode_name
 
 
 @pytest.mark.parametrize(

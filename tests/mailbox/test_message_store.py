@@ -11,15 +11,18 @@ import pytest
 
 from gateway.core.errors import StoreError
 from gateway.mailbox import index as index_room
-from gateway.mailbox.index import MAX_DELIVERIES, SCHEMA_VERSION, Index
-from gateway.mailbox.store import MAX_OPEN, MessageStore
+from gateway.mailbox.index import MAX_DELIVERIES, Index
+from gateway.mailbox.indexes import MAX_OPEN
+from gateway.mailbox.schema import SCHEMA_VERSION
+from gateway.mailbox.store import MessageStore
+from gateway.servers.summarised import open_store
 
 ALICE = "alice@example.org"
 
 
 @pytest.fixture
 def store(tmp_path: Path) -> Iterator[MessageStore]:
-    opened = MessageStore(tmp_path)
+    opened = open_store(tmp_path)
     yield opened
     opened.close()
 
@@ -55,7 +58,7 @@ def test_the_same_delivery_is_stored_once(store: MessageStore, tmp_path: Path) -
     assert not deliver(store, "d1")
     assert deliver(store, "d2")
     assert uids(store) == [1, 2]
-    again = MessageStore(tmp_path)
+    again = open_store(tmp_path)
     assert not deliver(again, "d2")
     again.close()
 
@@ -70,7 +73,7 @@ def test_a_uid_is_never_given_again(store: MessageStore, tmp_path: Path) -> None
     assert store.expunge(ALICE, [1, 4]) == 2
     assert uids(store) == []
     validity = store.snapshot(ALICE)[0]
-    again = MessageStore(tmp_path)
+    again = open_store(tmp_path)
     deliver(again, "d10")
     assert (uids(again), again.snapshot(ALICE)[0]) == ([5], validity)
     again.close()
@@ -93,12 +96,12 @@ def test_a_crash_between_rename_and_commit_delivers_nothing_and_the_retry_delive
     if child == 0:
         index_room.Index.add = lambda *_: os._exit(9)  # type: ignore[assignment, method-assign]  # dies at this step
         try:
-            deliver(MessageStore(tmp_path), "d1")
+            deliver(open_store(tmp_path), "d1")
         finally:
             os._exit(1)
     assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 9
     assert len(files(tmp_path)) == 1  # the orphan that no row names
-    store = MessageStore(tmp_path)
+    store = open_store(tmp_path)
     assert uids(store) == []
     assert deliver(store, "d1")
     assert not deliver(store, "d1")
@@ -168,7 +171,7 @@ def test_many_accounts_and_threads(store: MessageStore) -> None:
         thread.join()
     assert failures == []
     assert all(uids(store, account) == [1, 2] for account in accounts)
-    assert len(store._open) <= MAX_OPEN + 1
+    assert len(store._indexes) <= MAX_OPEN + 1
 
 
 def test_a_newer_index_is_left_alone(tmp_path: Path) -> None:
@@ -190,12 +193,56 @@ def test_an_index_opened_by_many_at_once_is_made_once(tmp_path: Path) -> None:
 
 def test_old_delivery_ids_are_forgotten(tmp_path: Path) -> None:
     index = Index(tmp_path / "index.db")
-    index.begin()
-    for number in range(MAX_DELIVERIES + 10):
-        uid = index.next_uid("INBOX")
-        index.add("INBOX", index_room.StoredMessage(uid, 1, f"f{uid}", 0.0), f"d{number}")
-    index.commit()
+    with index.change():
+        for number in range(MAX_DELIVERIES + 10):
+            index.note_delivery(f"d{number}")
     assert [index.has_delivery(f"d{number}") for number in (0, 9, 10, MAX_DELIVERIES + 9)] == [False, False, True, True]
-    with pytest.raises(StoreError, match="no mailbox"):
-        index.next_uid("Junk")
     index.close()
+
+
+# --- an index of the first version ---------------------------------------------------------------------------------
+
+FIRST = """
+CREATE TABLE box(id INTEGER PRIMARY KEY, name TEXT NOT NULL UNIQUE, uidvalidity INTEGER NOT NULL,
+    uidnext INTEGER NOT NULL, modseq INTEGER NOT NULL, special TEXT NOT NULL DEFAULT '',
+    sub INTEGER NOT NULL DEFAULT 1);
+CREATE TABLE msg(box INTEGER NOT NULL REFERENCES box(id), uid INTEGER NOT NULL, modseq INTEGER NOT NULL,
+    flags TEXT NOT NULL DEFAULT '', size INTEGER NOT NULL, idate REAL NOT NULL, savedate REAL NOT NULL,
+    file TEXT NOT NULL, emailid TEXT NOT NULL, PRIMARY KEY(box, uid)) WITHOUT ROWID;
+CREATE TABLE kw(box INTEGER NOT NULL, uid INTEGER NOT NULL, word TEXT NOT NULL,
+    PRIMARY KEY(box, uid, word)) WITHOUT ROWID;
+CREATE TABLE meta(id INTEGER PRIMARY KEY, box INTEGER NOT NULL, uid INTEGER NOT NULL, env BLOB, bs BLOB, hdr BLOB,
+    parts BLOB, UNIQUE(box, uid));
+CREATE TABLE expunged(box INTEGER NOT NULL, uid INTEGER NOT NULL, modseq INTEGER NOT NULL,
+    PRIMARY KEY(box, uid)) WITHOUT ROWID;
+CREATE TABLE quota(octets INTEGER NOT NULL, messages INTEGER NOT NULL);
+CREATE TABLE delivery(number INTEGER PRIMARY KEY, id TEXT NOT NULL UNIQUE);
+INSERT INTO quota VALUES(11, 1);
+INSERT INTO box(id, name, uidvalidity, uidnext, modseq) VALUES(1, 'INBOX', 100, 4, 5);
+INSERT INTO msg(box, uid, modseq, size, idate, savedate, file, emailid) VALUES(1, 3, 5, 11, 1000.5, 1000.5, 'f3', 'd3');
+INSERT INTO expunged VALUES(1, 2, 4);
+INSERT INTO delivery(id) VALUES('d3');
+PRAGMA user_version=1;
+"""
+
+
+def test_an_index_of_the_first_version_keeps_all(tmp_path: Path) -> None:
+    folder = tmp_path / "example.org" / "alice"
+    (folder / "Maildir" / "cur").mkdir(parents=True)
+    (folder / "Maildir" / "cur" / "f3:2,").write_bytes(b"A: b\r\n\r\nx\r\n")
+    connection = sqlite3.connect(folder / "index.db")
+    connection.executescript(FIRST)
+    connection.close()
+    store = open_store(tmp_path)
+    validity, (message,) = store.snapshot(ALICE)
+    assert (validity, message.uid, message.size, message.internal_date) == (100, 3, 11, 1000.5)
+    assert not deliver(store, "d3")
+    opened = store.open_box(ALICE, "INBOX", takes_recent=True)
+    assert store.details(ALICE, opened.box, [3])[3].header == b"A: b\r\n\r\n"  # worked out when it is asked for
+    assert deliver(store, "d4")
+    assert uids(store) == [3, 4]
+    assert store.usage(ALICE) == (22, 2)
+    boxes, subscribed = store.boxes(ALICE)
+    assert {box.name for box in boxes} == subscribed == {"INBOX", "Archive", "Drafts", "Junk", "Sent", "Trash"}
+    assert len({box.uidvalidity for box in boxes}) == 6
+    store.close()

@@ -25,7 +25,7 @@ from tests.support.process import Daemon, Finished, free_port, run, wait_until
 REPOSITORY = Path(__file__).resolve().parents[2]
 PASSWORD = "correct horse battery"
 HASH = hash_password(PASSWORD)
-LISTENERS = ("smtp", "submission", "submissions", "pop3", "pop3s")
+LISTENERS = ("smtp", "submission", "submissions", "pop3", "pop3s", "imap", "imaps")
 STRANGER = "127.0.0.9"  # a loopback address outside of what tests call trusted
 
 

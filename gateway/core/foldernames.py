@@ -1,0 +1,69 @@
+"""Names of a user's mailboxes (RFC 3501 5.1): their one normal form, and modified UTF-7, as IMAP and Maildir++ write
+them. INBOX is one name in any case; levels are parted by "/".
+"""
+
+import re
+import unicodedata
+from binascii import Error, a2b_base64, b2a_base64
+
+SEPARATOR = "/"
+INBOX = "INBOX"
+MAX_NAME = 200  # octets in UTF-8
+MAX_LEVELS = 20
+
+_SHIFTED = re.compile(rb"&([^-]*)-")
+_RUN = re.compile(r"[^\x20-\x7e]+|&")
+_BASE64 = re.compile(rb"[A-Za-z0-9+,]+\Z")
+
+
+def normal_name(name: str) -> str:
+    """Raises ValueError."""
+    name = unicodedata.normalize("NFC", name)
+    levels = name.split(SEPARATOR)
+    if levels[0].upper() == INBOX:
+        levels[0] = INBOX
+    if any(not level.strip() or level in (".", "..") or level != level.strip() for level in levels):
+        raise ValueError("an empty level, or one of dots or blanks")
+    if any(unicodedata.category(char) in ("Cc", "Cs", "Zl", "Zp") for char in name):
+        raise ValueError("a control character")
+    if any(char in "%*" for char in name):
+        raise ValueError("a wildcard")
+    if len(name.encode()) > MAX_NAME or len(levels) > MAX_LEVELS:
+        raise ValueError(f"over {MAX_NAME} octets or {MAX_LEVELS} levels")
+    return SEPARATOR.join(levels)
+
+
+def encode_utf7(name: str) -> bytes:
+    return _RUN.sub(_encode_run, name).encode("ascii")
+
+
+def _encode_run(match: re.Match[str]) -> str:
+    if match[0] == "&":
+        return "&-"
+    octets = match[0].encode("utf-16-be", "surrogatepass")
+    return "&" + b2a_base64(octets, newline=False).decode().rstrip("=").replace("/", ",") + "-"
+
+
+def decode_utf7(octets: bytes) -> str:
+    """Raises ValueError for anything but the one form that a name has."""
+    if not octets.isascii() or b"&" in _SHIFTED.sub(b"", octets):
+        raise ValueError("no modified UTF-7")
+    try:
+        name = "".join(
+            part.decode("ascii") if number % 2 == 0 else _decode_run(part)
+            for number, part in enumerate(_SHIFTED.split(octets))
+        )
+    except (Error, UnicodeDecodeError) as error:
+        raise ValueError("no modified UTF-7") from error
+    if encode_utf7(name) != octets:
+        raise ValueError("no modified UTF-7: a letter is shifted that need not be, or twice")
+    return name
+
+
+def _decode_run(run: bytes) -> str:
+    if not run:
+        return "&"
+    if not _BASE64.match(run):
+        raise ValueError("no modified UTF-7")
+    run = run.replace(b",", b"/")
+    return a2b_base64(run + b"=" * (-len(run) % 4)).decode("utf-16-be")

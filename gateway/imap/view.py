@@ -1,0 +1,161 @@
+"""What one session sees of its mailbox: which message has which number, and what it was told (RFC 3501 5.2, 7.4.1).
+
+Numbers change only when the session is told so. What others do is gathered, and told where the standard allows it: an
+expunge never while a command by message numbers runs. In order, one told list of changes makes one view of the next.
+"""
+
+from bisect import bisect_left
+from collections.abc import Iterable, Mapping
+
+from gateway.core.mailflags import names_of
+from gateway.imap.command import STAR, SequenceSet
+from gateway.imap.ports import Box, Changes, OpenedBox
+
+
+class View:
+    """The mailbox as it was when it was opened, and as it was told since."""
+
+    def __init__(self, opened: OpenedBox, *, is_read_only: bool) -> None:
+        rows = opened.rows
+        self.box: Box = opened.box
+        self.is_read_only = is_read_only
+        self.uids, self.flags, self.modseqs = rows.uids, rows.flags, rows.modseqs
+        self.modseq, self.uidnext = rows.modseq, rows.uidnext
+        self.keywords: Mapping[int, str] = opened.keywords
+        self._recent = set(rows.uids[bisect_left(rows.uids, opened.first_recent) :])
+        self._vanished: list[int] = []  # not told yet
+        self._changed: set[int] = set()  # the same, of flags
+        self._told_count = len(rows.uids)
+
+    def __len__(self) -> int:
+        return len(self.uids)
+
+    # --- numbers --------------------------------------------------------------------------------------------------
+
+    def number(self, uid: int) -> int | None:
+        """From 1."""
+        at = bisect_left(self.uids, uid)
+        return at + 1 if at < len(self.uids) and self.uids[at] == uid else None
+
+    def chosen(self, numbers: SequenceSet, *, is_uid: bool) -> list[int] | None:
+        """Places, from 0, in order and once each. None: a number that there is not, which only UIDs may have."""
+        found: set[int] = set()
+        uids = self.uids
+        largest = (uids[-1] if uids else 0) if is_uid else len(uids)
+        for first, last in numbers.ranges:
+            low, high = sorted(largest if end == STAR else end for end in (first, last))
+            if is_uid:
+                if STAR in (first, last) and uids:
+                    low = min(low, largest)  # n:* names the last one, however large n is
+                found.update(range(bisect_left(uids, low), bisect_left(uids, high + 1)))
+            elif uids or STAR not in (first, last):  # in an empty mailbox * is nothing, and no error
+                if not 1 <= low <= high <= len(uids):
+                    return None
+                found.update(range(low - 1, high))
+        return sorted(found)
+
+    def flag_names(self, at: int) -> list[str]:
+        names = names_of(self.flags[at], self.keywords)
+        return [*names, "\\Recent"] if self.uids[at] in self._recent else names
+
+    def is_recent(self, at: int) -> bool:
+        return self.uids[at] in self._recent
+
+    @property
+    def recent_count(self) -> int:
+        return len(self._recent)
+
+    @property
+    def first_unseen(self) -> int | None:
+        return next((at + 1 for at, flags in enumerate(self.flags) if not flags & 8), None)
+
+    # --- changes --------------------------------------------------------------------------------------------------
+
+    def take(self, changes: Changes, first_recent: int) -> None:
+        """What has happened since; it is told later."""
+        for uid, flags, modseq in changes.rows:
+            at = bisect_left(self.uids, uid)
+            if at < len(self.uids) and self.uids[at] == uid:
+                if self.modseqs[at] >= modseq:
+                    continue
+                self.modseqs[at] = modseq
+                if self.flags[at] != flags:
+                    self.flags[at] = flags
+                    self._changed.add(uid)
+            elif not self.uids or uid > self.uids[-1]:
+                self.uids.append(uid)
+                self.flags.append(flags)
+                self.modseqs.append(modseq)
+                if uid >= first_recent:
+                    self._recent.add(uid)
+        if changes.is_whole:
+            there = {uid for uid, _, _ in changes.rows}
+            self._vanished += [uid for uid in self.uids if uid not in there]
+        self._vanished += [uid for uid in changes.vanished if self.number(uid) is not None]
+        self.modseq, self.uidnext = max(self.modseq, changes.modseq), changes.uidnext
+
+    def heard(self, uid: int) -> None:
+        """The client knows the flags of this message as they are."""
+        self._changed.discard(uid)
+
+    def is_untold(self, uid: int) -> bool:
+        """Have its flags changed since they were told?"""
+        return uid in self._changed
+
+    @property
+    def has_news(self) -> bool:
+        return bool(self._vanished or self._changed) or len(self.uids) != self._told_count
+
+    def tell(self, *, with_expunges: bool, with_modseq: bool, as_vanished: bool) -> list[bytes]:
+        """Untagged responses, and from now on the numbers are those that they make. as_vanished: QRESYNC is on."""
+        out: list[bytes] = []
+        if with_expunges and self._vanished:
+            out += self._tell_vanished(as_vanished=as_vanished)
+        if len(self.uids) != self._told_count:
+            self._told_count = len(self.uids)
+            out.append(b"* %d EXISTS\r\n* %d RECENT\r\n" % (len(self.uids), len(self._recent)))
+        for uid in sorted(self._changed):
+            number = self.number(uid)
+            if number is not None and uid not in self._vanished:
+                out.append(self.flags_response(number - 1, with_uid=with_modseq, with_modseq=with_modseq))
+        self._changed.clear()
+        return out
+
+    def _tell_vanished(self, *, as_vanished: bool) -> list[bytes]:
+        gone = sorted({uid for uid in self._vanished if self.number(uid) is not None})
+        self._vanished.clear()
+        out: list[bytes] = []
+        told: list[int] = []
+        # From the end, so that no number that is told has moved.
+        for uid in reversed(gone):
+            at = bisect_left(self.uids, uid)
+            del self.uids[at], self.flags[at], self.modseqs[at]
+            self._recent.discard(uid)
+            self._changed.discard(uid)
+            if at < self._told_count:  # else the client has never heard of it
+                out.append(b"* %d EXPUNGE\r\n" % (at + 1))
+                told.append(uid)
+        self._told_count -= len(told)
+        return [b"* VANISHED %b\r\n" % set_of(reversed(told))] if as_vanished and told else out
+
+    def flags_response(self, at: int, *, with_uid: bool, with_modseq: bool) -> bytes:
+        flags = " ".join(self.flag_names(at)).encode()
+        uid = b"UID %d " % self.uids[at] if with_uid else b""
+        modseq = b" MODSEQ (%d)" % self.modseqs[at] if with_modseq else b""
+        return b"* %d FETCH (%bFLAGS (%b)%b)\r\n" % (at + 1, uid, flags, modseq)
+
+
+def set_of(numbers: Iterable[int]) -> bytes:
+    """The shortest set of them. numbers: in order, once each."""
+    out: list[bytes] = []
+    first = last = 0
+    for number in numbers:
+        if first and number == last + 1:
+            last = number
+            continue
+        if first:
+            out.append(b"%d" % first if first == last else b"%d:%d" % (first, last))
+        first = last = number
+    if first:
+        out.append(b"%d" % first if first == last else b"%d:%d" % (first, last))
+    return b",".join(out)

@@ -1,0 +1,142 @@
+"""The tree of a user's mailboxes in the index: made, renamed, deleted, subscribed (RFC 3501 6.3.3 to 6.3.7).
+
+UIDVALIDITY grows with each mailbox that is made, so a name that comes again never has an old one's.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from gateway.core.errors import StoreError
+from gateway.core.foldernames import INBOX, SEPARATOR
+from gateway.core.mailflags import DELETED, SEEN
+from gateway.mailbox.index import Box, Index
+
+MAX_BOXES = 1000
+
+
+class BoxExists(StoreError):
+    pass
+
+
+class NoSuchBox(StoreError):
+    pass
+
+
+class BoxRefused(StoreError):
+    """The text says why."""
+
+
+@dataclass(frozen=True, slots=True)
+class BoxStatus:
+    box: Box
+    messages: int
+    unseen: int
+    deleted: int
+    recent: int
+    octets: int
+
+
+def all_boxes(index: Index) -> list[Box]:
+    rows = index.connection.execute(
+        "SELECT id, name, uidvalidity, uidnext, modseq, special, recent, forgotten FROM box ORDER BY name"
+    )
+    return [Box(*row) for row in rows]
+
+
+def subscriptions(index: Index) -> set[str]:
+    return {name for (name,) in index.connection.execute("SELECT name FROM subscription")}
+
+
+def subscribe(index: Index, name: str, *, is_on: bool) -> None:
+    sql = "INSERT OR IGNORE INTO subscription VALUES(?)" if is_on else "DELETE FROM subscription WHERE name = ?"
+    with index.change():
+        index.connection.execute(sql, [name])
+
+
+def create(index: Index, name: str, special: str = "") -> Box:
+    """With the levels above it. Raises BoxExists, BoxRefused."""
+    with index.change():
+        if index.box(name) is not None:
+            raise BoxExists(f"{name} is there already")
+        levels = name.split(SEPARATOR)
+        for depth in range(1, len(levels)):
+            above = SEPARATOR.join(levels[:depth])
+            if index.box(above) is None:
+                _insert(index, above, "")
+        _insert(index, name, special)
+        if special:
+            index.connection.execute("UPDATE box SET special = '' WHERE special = ? AND name <> ?", [special, name])
+    return index.wanted_box(name)
+
+
+def _insert(index: Index, name: str, special: str) -> None:
+    execute = index.connection.execute
+    (count,) = execute("SELECT count(*) FROM box").fetchone()
+    if count >= MAX_BOXES:
+        raise BoxRefused(f"a user has at most {MAX_BOXES} mailboxes")
+    (validity,) = execute(
+        "UPDATE last SET validity = max(validity + 1, CAST(strftime('%s') AS INTEGER)) RETURNING validity"
+    ).fetchone()
+    execute("INSERT INTO box(name, uidvalidity, special) VALUES(?, ?, ?)", [name, validity, special])
+
+
+def delete(index: Index, name: str) -> Box:
+    """Raises NoSuchBox, BoxRefused. Mailboxes below it stay."""
+    if name == INBOX:
+        raise BoxRefused("INBOX is always there")
+    with index.change():
+        box = index.box(name)
+        if box is None:
+            raise NoSuchBox(f"no mailbox {name}")
+        execute = index.connection.execute
+        octets, messages = execute(
+            "SELECT coalesce(sum(size), 0), count(*) FROM msg WHERE box = ?", [box.id]
+        ).fetchone()
+        for table in ("meta", "keyword", "expunged", "msg"):
+            execute(f"DELETE FROM {table} WHERE box = ?", [box.id])  # noqa: S608  # a constant
+        execute("DELETE FROM box WHERE id = ?", [box.id])
+        execute("UPDATE quota SET octets = octets - ?, messages = messages - ?", [octets, messages])
+    return box
+
+
+def rename(index: Index, name: str, other: str) -> list[tuple[str, str]]:
+    """Old and new names of all that move: those below go along. Raises NoSuchBox, BoxExists, BoxRefused."""
+    if other == name or other.startswith(f"{name}{SEPARATOR}"):
+        raise BoxRefused("a mailbox cannot be below itself")
+    with index.change():
+        if index.box(name) is None:
+            raise NoSuchBox(f"no mailbox {name}")
+        if index.box(other) is not None:
+            raise BoxExists(f"{other} is there already")
+        moved = [
+            (box.name, other + box.name[len(name) :])
+            for box in all_boxes(index)
+            if box.name == name or box.name.startswith(f"{name}{SEPARATOR}")
+        ]
+        levels = other.split(SEPARATOR)
+        for depth in range(1, len(levels)):
+            above = SEPARATOR.join(levels[:depth])
+            if index.box(above) is None:
+                _insert(index, above, "")
+        for old, new in moved:
+            if len(new.encode()) > 255:
+                raise BoxRefused("the name is too long")
+            index.connection.execute("UPDATE box SET name = ? WHERE name = ?", [new, old])
+            index.connection.execute("UPDATE OR IGNORE subscription SET name = ? WHERE name = ?", [new, old])
+    return moved
+
+
+def status(index: Index, names: Sequence[str]) -> list[BoxStatus]:
+    """Of those that are there."""
+    found = []
+    for name in names:
+        box = index.box(name)
+        if box is None:
+            continue
+        row = index.connection.execute(
+            "SELECT count(*), coalesce(sum(flags & ? = 0), 0), coalesce(sum(flags & ? <> 0), 0),"
+            " coalesce(sum(uid >= ?), 0), coalesce(sum(size), 0) FROM msg WHERE box = ?",
+            [SEEN, DELETED, box.recent, box.id],
+        ).fetchone()
+        found.append(BoxStatus(box, *row))
+    return found

@@ -1,0 +1,97 @@
+"""The indexes of many accounts: some kept open, each for one thread at a time."""
+
+import threading
+from collections import OrderedDict
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from gateway.mailbox import maildir
+from gateway.mailbox.index import Index
+from gateway.mailbox.rows import Rows
+
+MAX_OPEN = 64  # indexes kept open
+
+
+@dataclass(frozen=True, slots=True)
+class OpenIndex:
+    """inode: which file it is; rows: of mailboxes that were looked at, by id."""
+
+    index: Index
+    inode: int
+    rows: dict[int, Rows] = field(default_factory=dict)
+
+
+@dataclass(slots=True)
+class _Seat:
+    opened: OpenIndex | None = None
+    lock: threading.Lock = field(default_factory=threading.Lock)
+    users: int = 0
+
+
+class Indexes:
+    """root: holds `DOMAIN/LOCAL/index.db`."""
+
+    def __init__(self, root: Path) -> None:
+        self._root = root
+        self._seats: OrderedDict[str, _Seat] = OrderedDict()
+        self._table = threading.Lock()
+
+    @contextmanager
+    def use(self, account: str) -> Iterator[OpenIndex]:
+        """The account's index as it is on disk now: its folder may have been set aside and made anew."""
+        with self._table:
+            seat = self._seats.pop(account, None) or _Seat()
+            self._seats[account] = seat
+            seat.users += 1
+            self._close_some()
+        try:
+            with seat.lock:
+                yield self._current(account, seat)
+        finally:
+            with self._table:
+                seat.users -= 1
+
+    def __len__(self) -> int:
+        return len(self._seats)
+
+    def _close_some(self) -> None:
+        """Keep at most MAX_OPEN, never closing one in use. Under the table's lock."""
+        for account in list(self._seats)[: max(0, len(self._seats) - MAX_OPEN)]:
+            if not self._seats[account].users:
+                opened = self._seats.pop(account).opened
+                if opened is not None:
+                    opened.index.close()
+
+    def _current(self, account: str, seat: _Seat) -> OpenIndex:
+        path = folder_of(self._root, account) / "index.db"
+        try:
+            inode = path.stat().st_ino
+        except FileNotFoundError:
+            inode = 0
+        opened = seat.opened
+        if opened is None or inode != opened.inode:
+            if opened is not None:
+                seat.opened = None
+                opened.index.close()
+            maildir.make_maildir(path.parent / "Maildir", below=self._root)
+            index = Index(path)
+            opened = seat.opened = OpenIndex(index, path.stat().st_ino)
+        return opened
+
+    def close(self) -> None:
+        """When no call is under way any more."""
+        with self._table:
+            for seat in self._seats.values():
+                if seat.opened is not None:
+                    seat.opened.index.close()
+            self._seats.clear()
+
+
+def folder_of(root: Path, account: str) -> Path:
+    """Local parts come from the accounts database and are checked there; a slash or a dot-name must never get here."""
+    local, _, domain = account.rpartition("@")
+    if not local or not domain or any(part in (".", "..") or "/" in part or "\0" in part for part in (local, domain)):
+        raise ValueError(f"no folder for account {account!r}")
+    return root / domain / local

@@ -1,0 +1,68 @@
+"""The messages of a mailbox as numbers: UIDs in order, with the flags and the modseq of each."""
+
+from array import array
+from bisect import bisect_left
+from collections.abc import Iterable
+
+from gateway.mailbox.index import Changes
+
+
+class Rows:
+    """What the index said up to `modseq`. Copies are cheap: 20 octets a message."""
+
+    __slots__ = ("flags", "modseq", "modseqs", "uidnext", "uids")
+
+    def __init__(self) -> None:
+        self.uids = array("I")
+        self.flags = array("q")
+        self.modseqs = array("q")
+        self.modseq = 0
+        self.uidnext = 1
+
+    def __len__(self) -> int:
+        return len(self.uids)
+
+    def copy(self) -> "Rows":
+        found = Rows()
+        found.uids, found.flags, found.modseqs = self.uids[:], self.flags[:], self.modseqs[:]
+        found.modseq, found.uidnext = self.modseq, self.uidnext
+        return found
+
+    def place(self, uid: int) -> int | None:
+        """Where it is, from 0."""
+        at = bisect_left(self.uids, uid)
+        return at if at < len(self.uids) and self.uids[at] == uid else None
+
+    def apply(self, changes: Changes) -> None:
+        if changes.is_whole:
+            there = {uid for uid, _, _ in changes.rows}
+            self.remove([uid for uid in self.uids if uid not in there])
+        self.remove(changes.vanished)
+        for uid, flags, modseq in changes.rows:
+            self.put(uid, flags, modseq)
+        self.modseq, self.uidnext = changes.modseq, changes.uidnext
+
+    def put(self, uid: int, flags: int, modseq: int) -> bool:
+        """True: it is new."""
+        at = bisect_left(self.uids, uid)
+        if at < len(self.uids) and self.uids[at] == uid:
+            self.flags[at], self.modseqs[at] = flags, modseq
+            return False
+        self.uids.insert(at, uid)
+        self.flags.insert(at, flags)
+        self.modseqs.insert(at, modseq)
+        return True
+
+    def remove(self, uids: Iterable[int]) -> list[int]:
+        """The places of those that were there, from 0, highest first."""
+        places = sorted((at for uid in uids if (at := self.place(uid)) is not None), reverse=True)
+        if len(places) > 1000:
+            gone = set(places)
+            kept = [at for at in range(len(self.uids)) if at not in gone]
+            self.uids = array("I", (self.uids[at] for at in kept))
+            self.flags = array("q", (self.flags[at] for at in kept))
+            self.modseqs = array("q", (self.modseqs[at] for at in kept))
+        else:
+            for at in places:
+                del self.uids[at], self.flags[at], self.modseqs[at]
+        return places

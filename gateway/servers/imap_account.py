@@ -1,0 +1,155 @@
+"""The account that an IMAP session works on: the store's calls in its pool, and its errors in the session's words."""
+
+import sqlite3
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from datetime import datetime
+from typing import BinaryIO, TypeVar
+
+from gateway.core.errors import StoreError
+from gateway.core.mailflags import bits_of
+from gateway.imap import ports
+from gateway.imap.wire import Literal
+from gateway.mailbox.boxes import BoxExists, BoxStatus, NoSuchBox
+from gateway.mailbox.index import Box, Changes, Details, FlagChange
+from gateway.mailbox.store import OpenedBox
+from gateway.servers.store_listener import StoreServer
+from gateway.telemetry import log
+
+READ_SIZE = 256 * 1024
+
+T = TypeVar("T")
+_log = log.get("imap")
+
+
+class StoreAccount:
+    """`imap.ports.Account` over the message store."""
+
+    def __init__(self, server: StoreServer, account: str) -> None:
+        self._server = server
+        self._store = server.store
+        self._account = account
+
+    async def _call(self, call: Callable[[], T]) -> T:
+        try:
+            return await self._server.in_pool(call)
+        except NoSuchBox as error:
+            raise ports.NoMailbox from error
+        except BoxExists as error:
+            raise ports.MailboxThere from error
+        except FileNotFoundError as error:
+            raise ports.Gone from error
+        except StoreError as error:
+            raise ports.NotDone(str(error)) from error
+        except (sqlite3.Error, OSError) as error:
+            _log.error("store failed", account=self._account, exc_info=error)
+            raise ports.Unavailable from error
+
+    def _count(self, operation: str, count: int = 1) -> None:
+        self._server.metrics.store_messages.labels("imap", operation).inc(count)
+
+    # --- mailboxes ------------------------------------------------------------------------------------------------
+
+    async def boxes(self) -> tuple[Sequence[Box], set[str]]:
+        return await self._call(lambda: self._store.boxes(self._account))
+
+    async def status(self, names: Sequence[str]) -> Sequence[BoxStatus]:
+        return await self._call(lambda: self._store.status(self._account, names))
+
+    async def subscribe(self, name: str, *, is_on: bool) -> None:
+        await self._call(lambda: self._store.subscribe(self._account, name, is_on=is_on))
+
+    async def create(self, name: str, special: str) -> Box:
+        return await self._call(lambda: self._store.create(self._account, name, special))
+
+    async def delete(self, name: str) -> None:
+        await self._call(lambda: self._store.delete(self._account, name))
+
+    async def rename(self, name: str, other: str) -> None:
+        await self._call(lambda: self._store.rename(self._account, name, other))
+
+    async def usage(self) -> tuple[int, int, int]:
+        octets, messages = await self._call(lambda: self._store.usage(self._account))
+        return octets, messages, 0
+
+    def watched(self) -> tuple[int, int]:
+        return self._store.watched(self._account)
+
+    # --- messages -------------------------------------------------------------------------------------------------
+
+    async def open(self, name: str, *, takes_recent: bool) -> OpenedBox:
+        return await self._call(lambda: self._store.open_box(self._account, name, takes_recent=takes_recent))
+
+    async def changes(self, box: ports.Box, since: int, *, takes_recent: bool) -> tuple[Changes, int]:
+        found = await self._call(lambda: self._store.changes(self._account, box.id, since, takes_recent=takes_recent))
+        if found is None:
+            raise ports.Gone
+        return found
+
+    async def keywords(self, box: ports.Box) -> Mapping[int, str]:
+        return await self._call(lambda: self._store.keywords(self._account, box.id))
+
+    async def details(self, box: ports.Box, uids: Sequence[int]) -> Mapping[int, Details]:
+        return await self._call(lambda: self._store.details(self._account, _box(box), uids))
+
+    async def sizes_and_dates(self, box: ports.Box, first: int, last: int) -> Mapping[int, tuple[int, float]]:
+        return await self._call(lambda: self._store.sizes_and_dates(self._account, box.id, first, last))
+
+    async def read(self, box: ports.Box, message: ports.Details, start: int, size: int) -> bytes:
+        def read() -> bytes:
+            if not isinstance(message, Details):
+                raise TypeError("details of another store")
+            with self._store.open_message(self._account, message, _box(box)) as file:
+                file.seek(start)
+                return file.read(size)
+
+        found = await self._call(read)
+        if not start:
+            self._count("retrieve")
+        return found
+
+    async def append(self, name: str, message: Literal, flags: Sequence[str], date: datetime) -> tuple[int, int]:
+        bits, keywords = bits_of(flags)
+        found = await self._call(
+            lambda: self._store.append(self._account, name, _with_crlf(message.file), bits, keywords, date)
+        )
+        self._count("append")
+        return found
+
+    async def set_flags(
+        self, box: ports.Box, uids: Sequence[int], how: int, flags: Sequence[str], unchanged_since: int | None
+    ) -> Sequence[int]:
+        bits, keywords = bits_of(flags)
+        change = FlagChange(how, bits)
+        _, conflicts = await self._call(
+            lambda: self._store.set_flags(self._account, _box(box), uids, change, keywords, unchanged_since)
+        )
+        return conflicts
+
+    async def expunge(self, box: ports.Box, uids: Iterable[int] | None) -> None:
+        count = await self._call(lambda: self._store.expunge_deleted(self._account, _box(box), uids))
+        self._count("delete", count)
+
+    async def copy(
+        self, box: ports.Box, uids: Sequence[int], target: str, *, moves: bool
+    ) -> tuple[int, Sequence[tuple[int, int]]]:
+        found = await self._call(lambda: self._store.copy(self._account, _box(box), uids, target, moves=moves))
+        self._count("move" if moves else "copy", len(found[1]))
+        return found
+
+
+def _box(box: ports.Box) -> Box:
+    if not isinstance(box, Box):
+        raise TypeError("a mailbox of another store")
+    return box
+
+
+def _with_crlf(file: BinaryIO) -> Iterator[bytes]:
+    """The octets, every line ended by CRLF: a client that sends bare LF would have files that no other reads."""
+    file.seek(0)
+    had_cr = False
+    while octets := file.read(READ_SIZE):
+        first, had_cr = had_cr and octets.startswith(b"\n"), octets.endswith(b"\r")
+        if first:
+            yield b"\n"
+            octets = octets[1:]
+        yield octets.replace(b"\r\n", b"\n").replace(b"\n", b"\r\n")
