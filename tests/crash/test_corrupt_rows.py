@@ -8,6 +8,7 @@ from contextlib import closing, contextmanager
 
 import pytest
 
+from gateway.mailbox.schema import SCHEMA_VERSION
 from tests.crash.load import LARGE, RawClient, id_of, make_message, queued, stored
 from tests.support.gateway import REPOSITORY, Gateway
 from tests.support.process import run, wait_until
@@ -189,6 +190,6 @@ def test_a_mailbox_index_of_a_newer_version_keeps_its_mail_in_the_queue_and_nobo
         wait_until(lambda: len(gateway.mails("bob@example.org")) == 2, 10, "both messages for bob")
         assert [row["recipient"] for row in gateway.queue()] == [USER]
         with closing(sqlite3.connect(index)) as connection:
-            connection.execute("PRAGMA user_version = 1")
+            connection.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
         gateway.cli("queue", "retry", "--all").expect()
         assert id_of(gateway.wait_mails(USER, 2)[1]) == "both"
