@@ -10,6 +10,7 @@ SEPARATOR = "/"
 INBOX = "INBOX"
 MAX_NAME = 200  # octets in UTF-8
 MAX_LEVELS = 20
+MAX_FOLDER = 255  # octets of a folder's name
 
 _SHIFTED = re.compile(rb"&([^-]*)-")
 _RUN = re.compile(r"[^\x20-\x7e]+|&")
@@ -30,7 +31,16 @@ def normal_name(name: str) -> str:
         raise ValueError("a wildcard")
     if len(name.encode()) > MAX_NAME or len(levels) > MAX_LEVELS:
         raise ValueError(f"over {MAX_NAME} octets or {MAX_LEVELS} levels")
+    if len(folder_name(name)) > MAX_FOLDER:
+        raise ValueError(f"over {MAX_FOLDER} octets as a folder")
     return SEPARATOR.join(levels)
+
+
+def folder_name(name: str) -> str:
+    """Of a mailbox's folder below the user's Maildir, which is INBOX's own (Maildir++): levels are parted by dots, and
+    a dot in a name is written as %2E, which no name has otherwise.
+    """
+    return "" if name == INBOX else "." + encode_utf7(name.replace(".", "%2E")).decode("ascii").replace("/", ".")
 
 
 def encode_utf7(name: str) -> bytes:

@@ -61,10 +61,11 @@ class _One:
         self._is_apart = True  # the next word does not belong to the last
         self._angle: bytes | None = None
         self._comment = b""
+        self._has_at = False
 
     @property
     def has_address(self) -> bool:
-        return self._angle is not None or any(b"@" in word for word in self._words)
+        return self._angle is not None or self._has_at
 
     @property
     def is_empty(self) -> bool:
@@ -83,6 +84,7 @@ class _One:
             self.add(match["word"])
 
     def add(self, octets: bytes) -> None:
+        self._has_at = self._has_at or b"@" in octets
         if self._is_apart or not self._words:
             self._words.append(octets)
         else:

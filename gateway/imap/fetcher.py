@@ -1,6 +1,6 @@
 """FETCH, carried out: messages in batches, large sections in pieces, so that no mailbox is in memory at once."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from datetime import UTC, datetime
 
 from gateway.core.mailflags import SEEN
@@ -24,11 +24,21 @@ def internal_date(at: float) -> bytes:
 
 
 class Fetcher:
-    def __init__(self, account: Account, out: Out, view: View, command: Fetch, *, with_modseq: bool) -> None:
+    def __init__(
+        self,
+        account: Account,
+        out: Out,
+        view: View,
+        command: Fetch,
+        refresh: Callable[[], Awaitable[None]],
+        *,
+        with_modseq: bool,
+    ) -> None:
         self._account = account
         self._out = out
         self._view = view
         self._command = command
+        self._refresh = refresh  # of the view, by the session
         items = dict.fromkeys(command.items)
         if command.is_uid:
             items = {Item.UID: None, **items}
@@ -67,8 +77,7 @@ class Fetcher:
         unseen = [view.uids[at] for at in places if not view.flags[at] & SEEN]
         if unseen:
             await self._account.set_flags(view.box, unseen, 1, ["\\Seen"], None)
-            changes, first = await self._account.changes(view.box, view.modseq, takes_recent=True)
-            view.take(changes, first)
+            await self._refresh()
             for uid in unseen:
                 view.heard(uid)
 

@@ -4,11 +4,12 @@ from collections.abc import Sequence
 
 from gateway.imap.command import Both, ChangedSince, Either, Not, Search, SearchKey
 from gateway.imap.ports import Account, Details, Gone
-from gateway.imap.search import BODIES, MAX_TEXT, QUICK, SIZES, Candidate, Searcher, needs
+from gateway.imap.search import BODIES, HEADERS, MAX_TEXT, QUICK, SIZES, Candidate, Searcher, needs
 from gateway.imap.view import View, set_of
 from gateway.imap.wire import string
 
-BATCH = 100  # messages whose headers are looked at before another session has its turn
+BATCH = 100  # messages whose headers are in memory at once
+STRETCH = 1000  # messages whose flags are looked at before other sessions have their turn
 
 
 class Finder:
@@ -31,7 +32,10 @@ class Finder:
     async def found(self, command: Search) -> list[int]:
         """Places, from 0."""
         searcher, key = Searcher(self._view), command.key
-        places = searcher.narrowed(key)
+        places: list[int] = []
+        for first in range(0, len(self._view), STRETCH):
+            places += searcher.narrowed(key, first, min(first + STRETCH, len(self._view)))
+            await self._account.rest()
         level = needs(key)
         if level == QUICK:
             return places
@@ -39,7 +43,11 @@ class Finder:
         out: list[int] = []
         for start in range(0, len(places), batch):
             candidates = await self._candidates(places[start : start + batch], level)
-            out += [candidate.at for candidate in candidates if searcher.matches(key, candidate)]
+            for candidate in candidates:
+                if searcher.matches(key, candidate):
+                    out.append(candidate.at)
+                if level >= HEADERS:
+                    await self._account.rest()
         return out
 
     async def _candidates(self, places: Sequence[int], level: int) -> list[Candidate]:

@@ -1,5 +1,6 @@
 """LIST, LSUB and STATUS as they are answered (RFC 3501 7.2; RFC 5258, 5819, 6154, 8438)."""
 
+import re
 from collections.abc import Iterable, Sequence
 
 from gateway.core.foldernames import SEPARATOR
@@ -8,6 +9,7 @@ from gateway.imap.names import Pattern, encode_name
 from gateway.imap.ports import Box, BoxStatus
 from gateway.imap.wire import astring, string
 
+_SPECIAL = re.compile(rb'[\\"]')
 _SEPARATOR = b'"%b"' % SEPARATOR.encode()
 
 
@@ -46,6 +48,8 @@ def _attributes(command: List, name: str, there: dict[str, Box], subscribed: set
     found = []
     if name not in there:
         found.append("\\Noselect" if command.is_lsub or not command.selection else "\\NonExistent")
+    elif command.is_lsub and name not in subscribed:
+        found.append("\\Noselect")
     if not command.is_lsub:
         found.append("\\HasChildren" if name in parents else "\\HasNoChildren")
         if name in there and there[name].special:
@@ -60,8 +64,9 @@ def _tells_children(command: List) -> bool:
 
 
 def _parents_of_subscribed(command: List, subscribed: set[str], patterns: Sequence[Pattern]) -> dict[str, None]:
-    """RFC 3501 6.3.9: `%` shows a level whose children are subscribed though it is not itself."""
-    found = (parent for name in subscribed for parent in parents_of(name) if parent not in subscribed)
+    """RFC 3501 6.3.9: `%` shows a level whose children are subscribed and not shown themselves."""
+    hidden = [name for name in subscribed if not any(pattern.matches(name) for pattern in patterns)]
+    found = (parent for name in hidden for parent in parents_of(name))
     return dict.fromkeys(parent for parent in found if any(pattern.matches(parent) for pattern in patterns))
 
 
@@ -94,5 +99,5 @@ def status_response(status: BoxStatus, items: Sequence[str], *, is_utf8: bool) -
 def wire_name(name: str, *, is_utf8: bool) -> bytes:
     octets = encode_name(name, is_utf8=is_utf8)
     if is_utf8 and not octets.isascii():
-        return b'"' + octets + b'"'  # RFC 6855 3: quoted strings may have UTF-8 now
+        return b'"' + _SPECIAL.sub(rb"\\\g<0>", octets) + b'"'  # RFC 6855 3: quoted strings may have UTF-8 now
     return astring(octets) if octets.isascii() else string(octets)

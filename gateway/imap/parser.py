@@ -137,7 +137,7 @@ def _resync(reader: Reader) -> Resync:
 
 def _on_mailbox(reader: Reader, verb: str, is_uid: bool) -> Command:
     reader.space()
-    name = reader.mailbox()
+    name = reader.mailbox(may_end_in_separator=verb == "CREATE")
     uses: tuple[str, ...] = ()
     if verb == "CREATE" and reader.take(b" "):
         reader.want(b"(")
@@ -235,7 +235,12 @@ def _append(reader: Reader, verb: str, is_uid: bool) -> Command:
     if reader.peek() == b'"':
         when = reader.date_time()
         reader.space()
-    return Append(name, flags, when, reader.literal())
+    if not reader.take_word("UTF8"):
+        return Append(name, flags, when, reader.literal())
+    reader.want(b"(")  # RFC 6855 4
+    message = reader.literal()
+    reader.want(b")")
+    return Append(name, flags, when, message)
 
 
 def _copy(reader: Reader, verb: str, is_uid: bool) -> Command:

@@ -172,6 +172,9 @@ class Account(Protocol):
     ) -> tuple[int, Sequence[tuple[int, int]]]:
         """The target's UIDVALIDITY, and each UID here and there. Raises NotDone."""
 
+    async def rest(self) -> None:
+        """Lets other sessions have their turn."""
+
     async def usage(self) -> tuple[int, int, int]:
         """Octets, messages, and how many octets there may be (0: no limit)."""
 

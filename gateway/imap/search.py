@@ -4,6 +4,7 @@ Texts are compared as people read them: decoded, in lower case, without a look a
 """
 
 import time
+from bisect import bisect_right
 from dataclasses import dataclass
 from datetime import UTC, date, datetime
 from email.utils import parsedate_to_datetime
@@ -43,6 +44,21 @@ class Candidate:
     internal_date: float = 0.0
     details: Details | None = None
     octets: bytes = b""
+    _header: Header | None = None
+    _texts: list[str] | None = None
+
+    @property
+    def header(self) -> Header:
+        if self._header is None:
+            self._header = parse_header(self.details.header if self.details is not None else b"")
+        return self._header
+
+    @property
+    def texts(self) -> list[str]:
+        """Of all parts that are text, decoded, in lower case."""
+        if self._texts is None:
+            self._texts = _texts(self.octets)
+        return self._texts
 
 
 def needs(key: SearchKey) -> int:
@@ -71,13 +87,13 @@ class Searcher:
         self._bits = {word.lower(): 1 << bit for bit, word in view.keywords.items()} | {
             name.lower(): bit for name, bit in SYSTEM.items()
         }
-        self._sets: dict[int, frozenset[int]] = {}
+        self._sets: dict[int, list[tuple[int, int]]] = {}
         self._now = time.time()
 
-    def narrowed(self, key: SearchKey) -> list[int]:
-        """Places that flags and numbers leave over."""
+    def narrowed(self, key: SearchKey, first: int, end: int) -> list[int]:
+        """Places of these that flags and numbers leave over."""
         found: list[int] = []
-        for at in range(len(self._view)):
+        for at in range(first, end):
             verdict = self._quick(key, at)
             if verdict is not False:
                 found.append(at)
@@ -95,7 +111,7 @@ class Searcher:
                 )
                 return has is is_set
             case InSet():
-                return at in self._set(key)
+                return self._is_in(key, at)
             case ChangedSince(modseq=modseq):
                 return view.modseqs[at] >= modseq
             case Not(key=inner):
@@ -109,11 +125,12 @@ class Searcher:
                 return False if False in every else None if None in every else True
         return None
 
-    def _set(self, key: InSet) -> frozenset[int]:
-        found = self._sets.get(id(key))
-        if found is None:
-            found = self._sets[id(key)] = frozenset(self._view.chosen(key.numbers, is_uid=key.is_uid) or ())
-        return found
+    def _is_in(self, key: InSet, at: int) -> bool:
+        spans = self._sets.get(id(key))
+        if spans is None:
+            spans = self._sets[id(key)] = self._view.spans(key.numbers, is_uid=key.is_uid) or []
+        found = bisect_right(spans, (at, len(self._view) + 1)) - 1
+        return found >= 0 and spans[found][0] <= at < spans[found][1]
 
     def matches(self, key: SearchKey, candidate: Candidate) -> bool:
         """With what `needs` says at hand."""
@@ -151,12 +168,8 @@ def _is_on(key: OnDay, candidate: Candidate) -> bool:
     return day < key.day if key.how < 0 else day >= key.day if key.how > 0 else day == key.day
 
 
-def _header(candidate: Candidate) -> Header:
-    return parse_header(candidate.details.header if candidate.details is not None else b"")
-
-
 def _sent(candidate: Candidate) -> date | None:
-    field = _header(candidate).first("Date")
+    field = candidate.header.first("Date")
     try:
         return None if field is None else parsedate_to_datetime(decode_text(field.value)).date()
     except (ValueError, TypeError, IndexError, OverflowError):
@@ -166,11 +179,11 @@ def _sent(candidate: Candidate) -> date | None:
 def _has_text(key: HasText, candidate: Candidate) -> bool:
     wanted = key.text.lower()
     if key.where == "BODY":
-        return any(wanted in text for text in _texts(candidate.octets))
+        return any(wanted in text for text in candidate.texts)
     if key.where == "TEXT":
-        header = decode_text_whole(_header(candidate))
-        return wanted in header or any(wanted in text for text in _texts(candidate.octets))
-    fields = [field for field in _header(candidate).fields if field.name.lower() == key.where]
+        header = decode_text_whole(candidate.header)
+        return wanted in header or any(wanted in text for text in candidate.texts)
+    fields = [field for field in candidate.header.fields if field.name.lower() == key.where]
     if not wanted:
         return bool(fields)
     return any(wanted in decode_text(field.value).lower() for field in fields)
@@ -180,8 +193,7 @@ def decode_text_whole(header: Header) -> str:
     return "\n".join(f"{field.name}: {decode_text(field.value)}" for field in header.fields).lower()
 
 
-def _texts(octets: bytes) -> "list[str]":
-    """Of all parts that are text, decoded."""
+def _texts(octets: bytes) -> list[str]:
     found = []
     for part in walk(octets[:MAX_TEXT]).parts:
         if part.is_leaf and part.media_type.startswith("text/"):

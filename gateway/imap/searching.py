@@ -18,19 +18,19 @@ from gateway.imap.command import (
 from gateway.imap.syntax import FLAG, MAX_MODSEQ, BadCharset, BadCommand, Reader
 
 MAX_DEPTH = 50  # of parentheses, NOT and OR
-MAX_KEYS = 1000
+MAX_KEYS = 100
 
 
 def read_search(reader: Reader, verb: str, is_uid: bool) -> Search:
     reader.space()
     returns: frozenset[str] | None = None
-    if reader.take(b"RETURN ") or reader.take(b"return "):
+    if reader.take_word("RETURN"):
         words = reader.words(may_be_empty=True)
         if not set(words) <= {"MIN", "MAX", "ALL", "COUNT"}:
             raise BadCommand("an unknown option of RETURN")
         returns = frozenset(words) or frozenset({"ALL"})
         reader.space()
-    if reader.take(b"CHARSET ") or reader.take(b"charset "):
+    if reader.take_word("CHARSET"):
         charset = reader.text().upper()
         if charset not in ("UTF-8", "US-ASCII"):
             raise BadCharset

@@ -13,7 +13,7 @@ from gateway.imap.summary import MESSAGE, places_from_json
 
 MAX_HEADER = 256 * 1024  # octets of an embedded message's header
 
-_FIELD = re.compile(rb"([!-9;-~]+)[ \t]*:[^\n]*\n(?:[ \t][^\n]*\n)*")
+_FIELD = re.compile(rb"^([!-9;-~]++)[ \t]*+:[^\n]*+\n(?:[ \t][^\n]*+\n)*+", re.MULTILINE)
 
 
 @dataclass(frozen=True, slots=True)

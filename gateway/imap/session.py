@@ -8,7 +8,7 @@ from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime
 
 from gateway.core.foldernames import SEPARATOR
-from gateway.core.mailflags import SYSTEM
+from gateway.core.mailflags import MAX_KEYWORDS, SYSTEM
 from gateway.imap.command import (
     Append,
     Command,
@@ -18,6 +18,7 @@ from gateway.imap.command import (
     Fetch,
     GetQuota,
     Id,
+    Item,
     List,
     OnMailbox,
     Rename,
@@ -129,15 +130,16 @@ class ImapSession:
             return
         try:
             changes, first = await self._account.changes(view.box, view.modseq, takes_recent=not view.is_read_only)
+            view.keywords = await self._account.keywords(view.box) if changes.rows else view.keywords
         except Gone:
             self._view = None
             await self._out.send(b"* NO The mailbox was deleted\r\n")
             return
-        known = len(view.keywords)
-        view.keywords = await self._account.keywords(view.box) if changes.rows else view.keywords
+        except Unavailable:  # what the client knows stays true; it is told the rest later
+            return
         view.take(changes, first)
-        if len(view.keywords) != known:
-            await self._out.send(self._flags_line())
+        if view.keywords != view.told_keywords:
+            await self._out.send(_flags_line(view))
 
     async def idle_news(self) -> None:
         """During IDLE, and for NOOP of a client that waits."""
@@ -178,7 +180,7 @@ class ImapSession:
                 return "Closed"
             case "EXPUNGE":
                 await self._account.expunge(self._writable().box, None)
-                return "Expunged"
+                return await self._expunged()
         raise Bad("That command has no place here")
 
     async def _id(self, command: Id) -> str:
@@ -266,16 +268,17 @@ class ImapSession:
     # --- SELECT ---------------------------------------------------------------------------------------------------
 
     async def _select(self, command: Select) -> str:
-        had_view, self._view = self._view is not None, None
+        if self._view is not None:
+            self._view = None
+            await self._out.send(b"* OK [CLOSED] The mailbox before it is closed\r\n")
         self._with_modseq |= command.with_modseq
         if command.resync is not None and not self._with_vanished:
             raise Bad("QRESYNC is not enabled")
         opened = await self._account.open(command.name, takes_recent=not command.is_read_only)
         view = self._view = View(opened, is_read_only=command.is_read_only)
         box = view.box
-        lines = [b"* OK [CLOSED] The mailbox before it is closed\r\n"] if had_view and self._with_vanished else []
-        lines += [
-            self._flags_line(),
+        lines = [
+            _flags_line(view),
             b"* %d EXISTS\r\n* %d RECENT\r\n" % (len(view), view.recent_count),
             b"* OK [UIDVALIDITY %d] UIDs are valid\r\n" % box.uidvalidity,
             b"* OK [UIDNEXT %d] The next UID\r\n" % view.uidnext,
@@ -288,12 +291,6 @@ class ImapSession:
         if command.resync is not None and command.resync.validity == box.uidvalidity:
             await self._resync(view, command.resync)
         return f"[READ-{'ONLY' if view.is_read_only else 'WRITE'}] Opened"
-
-    def _flags_line(self) -> bytes:
-        view = self._selected()
-        names = " ".join([*SYSTEM, *view.keywords.values()]).encode()
-        permanent = b"" if view.is_read_only else names + b" \\*"
-        return b"* FLAGS (%b)\r\n* OK [PERMANENTFLAGS (%b)] Kept\r\n" % (names, permanent)
 
     async def _resync(self, view: View, known: Resync) -> None:
         """RFC 7162 3.2.5: what has gone and what has changed since the client was last here."""
@@ -330,7 +327,7 @@ class ImapSession:
 
     async def _fetch(self, command: Fetch) -> str:
         view = self._selected()
-        self._with_modseq |= command.changed_since is not None
+        self._with_modseq |= command.changed_since is not None or Item.MODSEQ in command.items
         if command.with_vanished:
             if not self._with_vanished:
                 raise Bad("QRESYNC is not enabled")
@@ -340,7 +337,7 @@ class ImapSession:
         places = self._places(view, command.numbers, is_uid=command.is_uid)
         if command.changed_since is not None:
             places = [at for at in places if view.modseqs[at] > command.changed_since]
-        fetcher = Fetcher(self._account, self._out, view, command, with_modseq=self._with_modseq)
+        fetcher = Fetcher(self._account, self._out, view, command, self._refresh, with_modseq=self._with_modseq)
         await fetcher.run(places)
         if fetcher.has_missing:
             raise No("[EXPUNGEISSUED] Some messages are gone")
@@ -389,7 +386,21 @@ class ImapSession:
         view = self._writable()
         places = self._places(view, command.numbers, is_uid=True)
         await self._account.expunge(view.box, [view.uids[at] for at in places])
-        return "Expunged"
+        return await self._expunged()
+
+    async def _expunged(self) -> str:
+        """RFC 7162 3.2.7: who knows of QRESYNC is told how far that was."""
+        await self._refresh()
+        view = self._view
+        return f"[HIGHESTMODSEQ {view.modseq}] Expunged" if view is not None and self._with_vanished else "Expunged"
+
+
+def _flags_line(view: View) -> bytes:
+    """What flags there are; \\* says that there may be more keywords."""
+    view.told_keywords = view.keywords
+    names = " ".join([*SYSTEM, *view.keywords.values()]).encode()
+    permanent = b"" if view.is_read_only else names + (b" \\*" if len(view.keywords) < MAX_KEYWORDS else b"")
+    return b"* FLAGS (%b)\r\n* OK [PERMANENTFLAGS (%b)] Kept\r\n" % (names, permanent)
 
 
 def _is_by_number(command: Command) -> bool:

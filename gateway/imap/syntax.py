@@ -90,6 +90,13 @@ class Reader:
             return True
         return False
 
+    def take_word(self, word: str) -> bool:
+        """In any case, with the blank behind it."""
+        end = self._at + len(word) + 1
+        is_here = self._text[self._at : end].upper() == word.encode() + b" "
+        self._at = end if is_here else self._at
+        return is_here
+
     def want(self, octets: bytes) -> None:
         if not self.take(octets):
             raise BadCommand(f"{octets.decode()!r} is wanted")
@@ -149,8 +156,10 @@ class Reader:
     def text(self) -> str:
         return self.astring().decode("utf-8", "replace")
 
-    def mailbox(self) -> str:
+    def mailbox(self, *, may_end_in_separator: bool = False) -> str:
         octets = self.astring()
+        if may_end_in_separator:  # RFC 3501 6.3.3: it says that there will be some below
+            octets = octets.removesuffix(b"/")
         try:
             return decode_name(octets, is_utf8=self.is_utf8)
         except ValueError as error:

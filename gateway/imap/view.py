@@ -22,6 +22,7 @@ class View:
         self.uids, self.flags, self.modseqs = rows.uids, rows.flags, rows.modseqs
         self.modseq, self.uidnext = rows.modseq, rows.uidnext
         self.keywords: Mapping[int, str] = opened.keywords
+        self.told_keywords: Mapping[int, str] = {}  # those that the client was told of
         self._recent = set(rows.uids[bisect_left(rows.uids, opened.first_recent) :])
         self._vanished: list[int] = []  # not told yet
         self._changed: set[int] = set()  # the same, of flags
@@ -37,9 +38,11 @@ class View:
         at = bisect_left(self.uids, uid)
         return at + 1 if at < len(self.uids) and self.uids[at] == uid else None
 
-    def chosen(self, numbers: SequenceSet, *, is_uid: bool) -> list[int] | None:
-        """Places, from 0, in order and once each. None: a number that there is not, which only UIDs may have."""
-        found: set[int] = set()
+    def spans(self, numbers: SequenceSet, *, is_uid: bool) -> list[tuple[int, int]] | None:
+        """Places, from 0, as first and one behind the last, in order and apart. None: a number that there is not, which
+        only UIDs may have.
+        """
+        found: list[tuple[int, int]] = []
         uids = self.uids
         largest = (uids[-1] if uids else 0) if is_uid else len(uids)
         for first, last in numbers.ranges:
@@ -47,12 +50,17 @@ class View:
             if is_uid:
                 if STAR in (first, last) and uids:
                     low = min(low, largest)  # n:* names the last one, however large n is
-                found.update(range(bisect_left(uids, low), bisect_left(uids, high + 1)))
+                found.append((bisect_left(uids, low), bisect_left(uids, high + 1)))
             elif uids or STAR not in (first, last):  # in an empty mailbox * is nothing, and no error
                 if not 1 <= low <= high <= len(uids):
                     return None
-                found.update(range(low - 1, high))
-        return sorted(found)
+                found.append((low - 1, high))
+        return _merged(found)
+
+    def chosen(self, numbers: SequenceSet, *, is_uid: bool) -> list[int] | None:
+        """The same, each place by itself."""
+        spans = self.spans(numbers, is_uid=is_uid)
+        return None if spans is None else [at for first, end in spans for at in range(first, end)]
 
     def flag_names(self, at: int) -> list[str]:
         names = names_of(self.flags[at], self.keywords)
@@ -143,6 +151,16 @@ class View:
         uid = b"UID %d " % self.uids[at] if with_uid else b""
         modseq = b" MODSEQ (%d)" % self.modseqs[at] if with_modseq else b""
         return b"* %d FETCH (%bFLAGS (%b)%b)\r\n" % (at + 1, uid, flags, modseq)
+
+
+def _merged(spans: list[tuple[int, int]]) -> list[tuple[int, int]]:
+    out: list[tuple[int, int]] = []
+    for first, end in sorted(spans):
+        if out and first <= out[-1][1]:
+            out[-1] = out[-1][0], max(end, out[-1][1])
+        elif first < end:
+            out.append((first, end))
+    return out
 
 
 def set_of(numbers: Iterable[int]) -> bytes:

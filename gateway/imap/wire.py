@@ -59,8 +59,8 @@ Event = RawCommand | Continue | Refused
 
 @dataclass(frozen=True, slots=True)
 class Bounds:
-    """line: octets of one line; literal: asked with what has been read of the command, and answers how large its next
-    literal may be.
+    """line: octets of one line; literal: asked with what has been read of the command, and answers how large its
+    literals may be together.
     """
 
     line: int
@@ -160,7 +160,7 @@ class CommandReader:
             return command
         size, is_waiting = int(match[2]), not match[3]
         text = line[: match.start()]
-        bound = self.bounds.literal(self._start(text))
+        bound = self.bounds.literal(self._start(text)) - sum(each.size for each in self._command.literals)
         if size > bound or len(self._command.literals) >= MAX_LITERALS:
             return self._refuse_literal(text, size, is_waiting=is_waiting)
         self._command.texts.append(text)

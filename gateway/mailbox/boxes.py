@@ -7,11 +7,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from gateway.core.errors import StoreError
-from gateway.core.foldernames import INBOX, SEPARATOR
+from gateway.core.foldernames import INBOX, SEPARATOR, normal_name
 from gateway.core.mailflags import DELETED, SEEN
 from gateway.mailbox.index import Box, Index
 
 MAX_BOXES = 1000
+MAX_SUBSCRIPTIONS = 2000  # also to what is not there (RFC 3501 6.3.6)
 
 
 class BoxExists(StoreError):
@@ -50,6 +51,9 @@ def subscriptions(index: Index) -> set[str]:
 def subscribe(index: Index, name: str, *, is_on: bool) -> None:
     sql = "INSERT OR IGNORE INTO subscription VALUES(?)" if is_on else "DELETE FROM subscription WHERE name = ?"
     with index.change():
+        (count,) = index.connection.execute("SELECT count(*) FROM subscription").fetchone()
+        if is_on and count >= MAX_SUBSCRIPTIONS:
+            raise BoxRefused(f"a user has at most {MAX_SUBSCRIPTIONS} subscriptions")
         index.connection.execute(sql, [name])
 
 
@@ -58,11 +62,7 @@ def create(index: Index, name: str, special: str = "") -> Box:
     with index.change():
         if index.box(name) is not None:
             raise BoxExists(f"{name} is there already")
-        levels = name.split(SEPARATOR)
-        for depth in range(1, len(levels)):
-            above = SEPARATOR.join(levels[:depth])
-            if index.box(above) is None:
-                _insert(index, above, "")
+        _insert_above(index, name)
         _insert(index, name, special)
         if special:
             index.connection.execute("UPDATE box SET special = '' WHERE special = ? AND name <> ?", [special, name])
@@ -70,6 +70,7 @@ def create(index: Index, name: str, special: str = "") -> Box:
 
 
 def _insert(index: Index, name: str, special: str) -> None:
+    _check(name)
     execute = index.connection.execute
     (count,) = execute("SELECT count(*) FROM box").fetchone()
     if count >= MAX_BOXES:
@@ -100,30 +101,43 @@ def delete(index: Index, name: str) -> Box:
 
 
 def rename(index: Index, name: str, other: str) -> list[tuple[str, str]]:
-    """Old and new names of all that move: those below go along. Raises NoSuchBox, BoxExists, BoxRefused."""
+    """Old and new names of all that move: those below go along. Within a change. Raises NoSuchBox, BoxExists,
+    BoxRefused.
+    """
     if other == name or other.startswith(f"{name}{SEPARATOR}"):
         raise BoxRefused("a mailbox cannot be below itself")
-    with index.change():
-        if index.box(name) is None:
-            raise NoSuchBox(f"no mailbox {name}")
-        if index.box(other) is not None:
-            raise BoxExists(f"{other} is there already")
-        moved = [
-            (box.name, other + box.name[len(name) :])
-            for box in all_boxes(index)
-            if box.name == name or box.name.startswith(f"{name}{SEPARATOR}")
-        ]
-        levels = other.split(SEPARATOR)
-        for depth in range(1, len(levels)):
-            above = SEPARATOR.join(levels[:depth])
-            if index.box(above) is None:
-                _insert(index, above, "")
-        for old, new in moved:
-            if len(new.encode()) > 255:
-                raise BoxRefused("the name is too long")
-            index.connection.execute("UPDATE box SET name = ? WHERE name = ?", [new, old])
-            index.connection.execute("UPDATE OR IGNORE subscription SET name = ? WHERE name = ?", [new, old])
+    there = [box.name for box in all_boxes(index)]
+    moved = [
+        (each, other + each[len(name) :]) for each in there if each == name or each.startswith(f"{name}{SEPARATOR}")
+    ]
+    if not moved:
+        raise NoSuchBox(f"no mailbox {name}")
+    taken = {other, *(new for _, new in moved)} & ({*there} - {old for old, _ in moved})
+    if taken:
+        raise BoxExists(f"{min(taken)} is there already")
+    for old, new in moved:
+        _check(new)
+        index.connection.execute("UPDATE box SET name = ? WHERE name = ?", [new, old])
+        index.connection.execute("UPDATE OR IGNORE subscription SET name = ? WHERE name = ?", [new, old])
+    _insert_above(index, other)
     return moved
+
+
+def _insert_above(index: Index, name: str) -> None:
+    levels = name.split(SEPARATOR)
+    for depth in range(1, len(levels)):
+        above = SEPARATOR.join(levels[:depth])
+        if index.box(above) is None:
+            _insert(index, above, "")
+
+
+def _check(name: str) -> None:
+    try:
+        is_normal = normal_name(name) == name
+    except ValueError as error:
+        raise BoxRefused(f"no name of a mailbox: {error}") from error
+    if not is_normal:
+        raise BoxRefused("the name is not in its normal form")
 
 
 def status(index: Index, names: Sequence[str]) -> list[BoxStatus]:

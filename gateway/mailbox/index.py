@@ -247,16 +247,18 @@ class Index:
         """Words by bit."""
         return dict(self._connection.execute("SELECT bit, word FROM keyword WHERE box = ? ORDER BY bit", [box]))
 
-    def keyword_bits(self, box: int, words: Iterable[str], *, create: bool) -> int:
-        """Their bits together. create: those that are not known; else they are left out. Raises KeywordsFull."""
+    def keyword_bits(self, box: int, words: Iterable[str], *, create: bool, drops: bool = False) -> int:
+        """Their bits together. create: those that are not known; else they are left out. drops: those for which there
+        is no room; else it raises KeywordsFull.
+        """
         known = {word.lower(): bit for bit, word in self.keywords(box).items()}
         found = 0
         for word in words:
             bit = known.get(word.lower())
             if bit is None and create:
-                bit = next(
-                    (n for n in range(FIRST_KEYWORD, FIRST_KEYWORD + MAX_KEYWORDS) if n not in known.values()), None
-                )
+                bit = self._free_bit(box, known, found)
+                if bit is None and drops:
+                    continue
                 if bit is None:
                     raise KeywordsFull(f"a mailbox has at most {MAX_KEYWORDS} keywords")
                 self._connection.execute("INSERT INTO keyword VALUES(?, ?, ?)", [box, bit, word])
@@ -264,6 +266,19 @@ class Index:
             if bit is not None:
                 found |= 1 << bit
         return found
+
+    def _free_bit(self, box: int, known: dict[str, int], used: int) -> int | None:
+        """Where all are given away, one whose keyword no message has any more. used: bits that some will have now."""
+        every = range(FIRST_KEYWORD, FIRST_KEYWORD + MAX_KEYWORDS)
+        free = next((bit for bit in every if bit not in known.values()), None)
+        if free is None:
+            for (flags,) in self._connection.execute("SELECT DISTINCT flags FROM msg WHERE box = ?", [box]):
+                used |= flags
+            free = next((bit for bit in every if not used >> bit & 1), None)
+            if free is not None:
+                self._connection.execute("DELETE FROM keyword WHERE box = ? AND bit = ?", [box, free])
+                known.pop(next(word for word, bit in known.items() if bit == free))
+        return free
 
     def set_flags(
         self, box: int, uids: Sequence[int], change: "FlagChange", unchanged_since: int | None = None

@@ -12,8 +12,6 @@ import time
 from collections.abc import Iterable
 from pathlib import Path
 
-from gateway.core.foldernames import INBOX, encode_utf7
-
 _COUNTER = itertools.count(1)
 _HOST = socket.gethostname().replace("/", "\\057").replace(":", "\\072").replace(",", "\\054")
 
@@ -62,13 +60,6 @@ def with_letters(name: str, letters: str) -> str:
     return f"{name.partition(':')[0]}:2,{letters}"
 
 
-def folder_name(box: str) -> str:
-    """Of a mailbox's folder below the user's Maildir, which is INBOX's own (Maildir++): levels are parted by dots, and
-    a dot in a name is written as %2E, which no name has otherwise.
-    """
-    return "" if box == INBOX else "." + encode_utf7(box.replace(".", "%2E")).decode("ascii").replace("/", ".")
-
-
 def link_into_place(source: Path, folder: Path, name: str) -> None:
     """A copy that costs no space; cur/ is not synced yet."""
     os.link(source, folder / "cur" / name)
@@ -100,6 +91,9 @@ def remove_folder(folder: Path) -> None:
 
 
 def move_folder(folder: Path, other: Path) -> None:
+    """What is in the way, of which no mailbox knows, is set aside."""
+    if other.exists():
+        other.rename(other.with_name(f"aside-{new_unique()}"))
     folder.rename(other)
     _sync(other.parent)
 

@@ -1,5 +1,6 @@
 """The tables of one user's index.db, and how an older one becomes them.
 
+Numbers of mailboxes are never given twice: a session may still have a deleted one open.
 Flags are a number: bits 0 to 4 are the system flags, the others keywords of the mailbox, by its table `keyword`.
 """
 
@@ -22,7 +23,7 @@ MADE = (
 )  # fmt: skip
 
 _BOX = """
-CREATE TABLE box(id INTEGER PRIMARY KEY, name TEXT NOT NULL UNIQUE, uidvalidity INTEGER NOT NULL,
+CREATE TABLE box(id INTEGER PRIMARY KEY AUTOINCREMENT, name TEXT NOT NULL UNIQUE, uidvalidity INTEGER NOT NULL,
     uidnext INTEGER NOT NULL DEFAULT 1, modseq INTEGER NOT NULL DEFAULT 1, special TEXT NOT NULL DEFAULT '',
     recent INTEGER NOT NULL DEFAULT 1, forgotten INTEGER NOT NULL DEFAULT 0);
 CREATE TABLE msg(box INTEGER NOT NULL REFERENCES box(id), uid INTEGER NOT NULL, modseq INTEGER NOT NULL,

@@ -8,15 +8,14 @@ All calls block: they belong in a small pool, never on an event loop.
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from datetime import datetime
 from pathlib import Path
 from typing import BinaryIO
 
 from gateway.core.errors import StoreError
-from gateway.core.foldernames import INBOX
+from gateway.core.foldernames import INBOX, folder_name
 from gateway.core.mailflags import DELETED, letters_of
 from gateway.mailbox import boxes, maildir
-from gateway.mailbox.boxes import BoxRefused, BoxStatus, NoSuchBox
+from gateway.mailbox.boxes import BoxExists, BoxStatus, NoSuchBox
 from gateway.mailbox.index import Box, Changes, Details, FlagChange, Index, StoredMessage, Summarised
 from gateway.mailbox.indexes import Indexes, folder_of
 from gateway.mailbox.rows import Rows
@@ -57,10 +56,10 @@ class MessageStore:
         return self._add(account, INBOX, pieces(), 0, (), internal_date, delivery_id) is not None
 
     def append(
-        self, account: str, name: str, pieces: Iterable[bytes], flags: int, keywords: Sequence[str], date: datetime
+        self, account: str, name: str, pieces: Iterable[bytes], flags: int, keywords: Sequence[str], date: float
     ) -> tuple[int, int]:
         """UIDVALIDITY and UID. Raises NoSuchBox."""
-        found = self._add(account, name, pieces, flags, keywords, date.timestamp(), "")
+        found = self._add(account, name, pieces, flags, keywords, date, "")
         if found is None:
             raise StoreError("a message without a delivery id is new")
         return found
@@ -304,7 +303,7 @@ class MessageStore:
             if path is None:
                 raise StoreError(f"the file of message {message.uid} is gone")
             kept = [word for bit, word in words.items() if message.flags >> bit & 1]
-            flags = message.flags & 31 | index.keyword_bits(other.id, kept, create=True)
+            flags = message.flags & 31 | index.keyword_bits(other.id, kept, create=True, drops=True)
             name = maildir.final_name(maildir.new_unique(), message.size, uid, letters_of(flags))
             maildir.link_into_place(path, folder, name)
             made.append(folder / "cur" / name)
@@ -339,30 +338,37 @@ class MessageStore:
     def create(self, account: str, name: str, special: str = "") -> Box:
         with self._indexes.use(account) as opened:
             found = boxes.create(opened.index, name, special)
-        self._made(account, name)
+            self._made(account, name)
         return found
 
     def delete(self, account: str, name: str) -> None:
         with self._indexes.use(account) as opened:
             box = boxes.delete(opened.index, name)
             opened.rows.pop(box.id, None)
-        maildir.remove_folder(self._folder_of(account, name))
+            maildir.remove_folder(self._folder_of(account, name))
 
     def rename(self, account: str, name: str, other: str) -> None:
-        """RFC 3501 6.3.5: INBOX stays, empty, and its messages move."""
+        """RFC 3501 6.3.5: INBOX stays, empty, and its messages move. Index and folders change together, or neither."""
         if name == INBOX:
             self.create(account, other)
             box = self.open_box(account, INBOX, takes_recent=False)
             self.copy(account, box.box, list(box.rows.uids), other, moves=True)
             return
         if other == INBOX:
-            raise BoxRefused("INBOX is there already")
+            raise BoxExists("INBOX is there already")
+        done: list[tuple[Path, Path]] = []
         with self._indexes.use(account) as opened:
-            moved = boxes.rename(opened.index, name, other)
-        for old, new in moved:
-            folder = self._folder_of(account, old)
-            if folder.exists():
-                maildir.move_folder(folder, self._folder_of(account, new))
+            try:
+                with opened.index.change():
+                    for old, new in boxes.rename(opened.index, name, other):
+                        folder, target = self._folder_of(account, old), self._folder_of(account, new)
+                        if folder.exists():
+                            maildir.move_folder(folder, target)
+                            done.append((folder, target))
+            except BaseException:
+                for folder, target in reversed(done):
+                    maildir.move_folder(target, folder)
+                raise
 
     # --- folders and indexes --------------------------------------------------------------------------------------
 
@@ -375,7 +381,7 @@ class MessageStore:
         return found.st_mtime_ns, found.st_size
 
     def _folder_of(self, account: str, name: str) -> Path:
-        return folder_of(self._root, account) / "Maildir" / maildir.folder_name(name)
+        return folder_of(self._root, account) / "Maildir" / folder_name(name)
 
     def _folder_now(self, account: str, box: Box) -> Path:
         """Another session may have renamed it. Raises FileNotFoundError when it is gone."""

@@ -1,5 +1,6 @@
 """The account that an IMAP session works on: the store's calls in its pool, and its errors in the session's words."""
 
+import asyncio
 import sqlite3
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from datetime import datetime
@@ -16,6 +17,7 @@ from gateway.servers.store_listener import StoreServer
 from gateway.telemetry import log
 
 READ_SIZE = 256 * 1024
+LATEST = 250_000_000_000.0  # internal dates are of 1970 to 9892, whatever a client says
 
 T = TypeVar("T")
 _log = log.get("imap")
@@ -71,6 +73,9 @@ class StoreAccount:
         octets, messages = await self._call(lambda: self._store.usage(self._account))
         return octets, messages, 0
 
+    async def rest(self) -> None:
+        await asyncio.sleep(0)
+
     def watched(self) -> tuple[int, int]:
         return self._store.watched(self._account)
 
@@ -109,8 +114,9 @@ class StoreAccount:
 
     async def append(self, name: str, message: Literal, flags: Sequence[str], date: datetime) -> tuple[int, int]:
         bits, keywords = bits_of(flags)
+        at = min(max(date.timestamp(), 0.0), LATEST)
         found = await self._call(
-            lambda: self._store.append(self._account, name, _with_crlf(message.file), bits, keywords, date)
+            lambda: self._store.append(self._account, name, _with_crlf(message.file), bits, keywords, at)
         )
         self._count("append")
         return found

@@ -2,6 +2,8 @@
 
 import asyncio
 import re
+import sqlite3
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -288,3 +290,161 @@ def test_a_file_that_vanished_is_told_and_the_session_goes_on(talk: Talk, tmp_pa
     assert answer.startswith(b"* 2 FETCH")
     assert b"t NO [EXPUNGEISSUED]" in answer
     assert b"* 2 EXISTS" in talk.ask("SELECT Full")
+
+
+# --- what an attack found -----------------------------------------------------------------------------------------
+
+
+def test_a_deleted_mailbox_s_session_never_sees_another(tmp_path: Path) -> None:
+    async def run() -> None:
+        server = store_server(tmp_path)
+        one, two = Talk(server), Talk(server)
+        await one.run("CREATE Old")
+        await one.run(b"APPEND Old " + literal(PLAIN))
+        await two.run("SELECT Old")
+        await one.run("DELETE Old")
+        await one.run("CREATE Precious")
+        await one.run(b"APPEND Precious " + literal(PLAIN))
+        for command in ("UID STORE 1 +FLAGS (\\Deleted)", "EXPUNGE", "UID FETCH 1 FLAGS"):
+            await two.run(command)
+        assert b"MESSAGES 1 " in await one.run("STATUS Precious (MESSAGES UIDNEXT)")
+        server.store.close()
+
+    asyncio.run(run())
+
+
+def test_a_name_that_makes_no_folder_changes_nothing(talk: Talk) -> None:
+    long = "x." * 95
+    assert talk.ask_or_bad(f"RENAME Full {long}").startswith(b"t BAD")
+    assert talk.ask_or_bad(f"CREATE {long}").startswith(b"t BAD")
+    talk.ask(f"CREATE Full/{'c' * 50}")
+    assert talk.ask(f"RENAME Full {'d' * 190}").startswith(b"t NO [CANNOT]")
+    assert b"* 2 EXISTS" in talk.ask("SELECT Full")
+    assert fetched(talk.ask("FETCH 1 BODY.PEEK[]"), "BODY[]") == PLAIN
+
+
+def test_renames_that_meet_others(talk: Talk) -> None:
+    for name in ("a/x", "b/x", "Foo/Bar"):
+        talk.ask(f"CREATE {name}")
+    talk.ask("DELETE b")
+    assert talk.ask("RENAME a b").startswith(b"t NO [ALREADYEXISTS]")
+    talk.ask("DELETE Foo")
+    assert talk.ask("RENAME Foo Baz").startswith(b"t OK")
+    assert talk.ask("STATUS Baz/Bar (MESSAGES)").endswith(b"t OK Done\r\n")
+    assert talk.ask("CREATE Trailing/").startswith(b"t OK")
+    assert b" Trailing\r\n" in talk.ask('LIST "" Trail*')
+
+
+def test_what_lies_in_the_way_of_a_rename_is_set_aside(talk: Talk, tmp_path: Path) -> None:
+    folder = tmp_path / "mail" / "example.org" / "alice" / "Maildir"
+    (folder / ".New" / "cur").mkdir(parents=True)
+    (folder / ".New" / "cur" / "stray").write_bytes(b"x")
+    assert talk.ask("RENAME Full New").startswith(b"t OK")
+    talk.ask("SELECT New")
+    assert fetched(talk.ask("FETCH 1 BODY.PEEK[]"), "BODY[]") == PLAIN
+    assert [path.read_bytes() for path in folder.glob("aside-*/cur/stray")] == [b"x"]
+
+
+@pytest.mark.parametrize(
+    "date", ["01-Jan-0001 00:00:00 +0100", "31-Dec-9999 23:59:59 -0100", "02-Jan-0999 00:00:00 +0000"]
+)
+def test_no_date_makes_a_message_that_cannot_be_fetched(talk: Talk, date: str) -> None:
+    assert talk.ask(f'APPEND INBOX "{date}" '.encode() + literal(PLAIN)).startswith(b"t OK")
+    talk.ask("SELECT INBOX")
+    assert re.search(rb'INTERNALDATE "[ \d]\d-\w{3}-\d{4} ', talk.ask("FETCH 1 INTERNALDATE"))
+    assert talk.ask("SEARCH BEFORE 1-Jan-2026").endswith(b"t OK Found\r\n")
+
+
+def test_work_is_in_proportion_to_what_is_asked(talk: Talk) -> None:
+    """Each of these took seconds to minutes; the time-out of the tests is generous."""
+    began = time.process_time()
+    lines = (b"a" * 8000 + b"\r\n") * 28
+    words = b"To: " + b"a " * 8000 + b"@" + b" :" * 8000 + b"\r\n"
+    for octets in (lines + b"\r\nx\r\n", words + b"\r\nx\r\n"):
+        talk.ask(b"APPEND INBOX " + literal(octets))
+    for _ in range(20):
+        talk.ask(b"APPEND Full " + literal(PLAIN))
+    talk.ask("SELECT INBOX")
+    talk.ask("FETCH 1:* (ENVELOPE BODY.PEEK[HEADER.FIELDS (SUBJECT)])")
+    talk.ask("SEARCH " + "NOT SUBJECT q " * 40 + "ALL")
+    talk.ask("SELECT Full")
+    talk.ask("UID FETCH " + ",".join(["1:*"] * 8000) + " (UID)")
+    talk.ask("SEARCH " + " ".join(["1:*"] * 90))
+    assert talk.ask_or_bad("SEARCH " + " ".join(["1:*"] * 200)).startswith(b"t BAD")
+    assert time.process_time() - began < 20
+
+
+def test_a_store_that_is_busy_leaves_the_session_as_it_is(talk: Talk, monkeypatch: pytest.MonkeyPatch) -> None:
+    talk.ask("SELECT Full")
+
+    def busy(*_: object, **__: object) -> None:
+        raise sqlite3.OperationalError("database is locked")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("gateway.mailbox.store.MessageStore.changes", busy)
+        assert talk.ask("NOOP") == b"t OK Done\r\n"
+        patch.setattr("gateway.mailbox.store.MessageStore.set_flags", busy)
+        assert talk.ask("STORE 1 +FLAGS (\\Seen)").startswith(b"t NO [UNAVAILABLE]")
+    assert b"\\Seen" in talk.ask("STORE 1 +FLAGS (\\Seen)")
+
+
+def test_keywords_of_others_are_known_when_a_body_is_seen(tmp_path: Path) -> None:
+    async def run() -> None:
+        server = store_server(tmp_path)
+        one, two = Talk(server), Talk(server)
+        for _ in range(2):
+            await one.run(b"APPEND INBOX " + literal(PLAIN))
+        for each in (one, two):
+            await each.run("SELECT INBOX")
+        await two.run("STORE 1:2 +FLAGS ($NewWord)")
+        answer = await one.run("FETCH 2 BODY[]<0.3>")
+        assert b"* FLAGS (" in answer
+        assert answer.count(b"$NewWord") >= 3
+        assert b"* SEARCH 1 2\r\n" in await one.run("SEARCH KEYWORD $NewWord")
+        server.store.close()
+
+    asyncio.run(run())
+
+
+def test_keywords_that_no_message_has_make_room(talk: Talk) -> None:
+    talk.ask("SELECT Full")
+    for start in range(0, 58, 29):
+        talk.ask(f"STORE 1 +FLAGS ({' '.join(f'k{number}' for number in range(start, start + 29))})")
+    assert talk.ask("STORE 1 +FLAGS (more)").startswith(b"t NO [CANNOT]")
+    assert b"\\*" not in talk.ask("SELECT Full")
+    talk.ask(b"APPEND INBOX (other) " + literal(PLAIN))
+    talk.ask("SELECT INBOX")
+    assert b"Moved" in talk.ask("MOVE 1 Full")  # without its keyword
+    talk.ask("SELECT Full")
+    talk.ask("STORE 1 FLAGS ()")
+    answer = talk.ask("STORE 1 +FLAGS (more)")
+    assert answer.endswith(b"t OK Stored\r\n")
+    assert b"* 1 FETCH (FLAGS (more))" in answer
+
+
+def test_condstore_is_told_as_the_standard_wants(talk: Talk) -> None:
+    talk.ask("SELECT Full")
+    talk.ask("FETCH 1 (MODSEQ)")
+    assert b"MODSEQ (" in talk.ask("STORE 1 +FLAGS (\\Seen)")
+    assert talk.ask("SELECT Nope").startswith(b"* OK [CLOSED]")
+    talk.ask("ENABLE QRESYNC")
+    talk.ask("SELECT Full")
+    talk.ask("STORE 1 +FLAGS (\\Deleted)")
+    assert re.search(rb"^\* VANISHED 1\r\nt OK \[HIGHESTMODSEQ \d+\] Expunged", talk.ask("EXPUNGE"), re.MULTILINE)
+
+
+def test_utf8_names_are_escaped_and_messages_come_as_literal8(talk: Talk) -> None:
+    talk.ask("ENABLE UTF8=ACCEPT")
+    assert talk.ask('CREATE "é\\"x\\\\"').startswith(b"t OK")
+    assert '"é\\"x\\\\"'.encode() in talk.ask('LIST "" "*"')
+    assert talk.ask(b"APPEND INBOX UTF8 (~" + literal(PLAIN) + b")").startswith(b"t OK [APPENDUID")
+
+
+def test_lsub_shows_levels_above_only_where_it_must(talk: Talk) -> None:
+    talk.ask("CREATE Foo/Bar")
+    talk.ask("SUBSCRIBE Foo/Bar")
+    assert b'* LSUB (\\Noselect) "/" Foo\r\n' in talk.ask('LSUB "" %')
+    assert b'"/" Foo\r\n' not in talk.ask('LSUB "" *')
+    talk.ask("SUBSCRIBE Foo")
+    assert b"CHILDINFO" in talk.ask('LIST (SUBSCRIBED RECURSIVEMATCH) "" %')
+    assert talk.ask("SEARCH Return (COUNT) ALL").startswith(b"t BAD No mailbox")

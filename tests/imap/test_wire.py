@@ -98,7 +98,12 @@ def test_what_is_refused_and_not_waited_for_is_read_and_dropped_without_memory()
 
 
 def test_too_many_literals_are_refused() -> None:
-    found = events([b"a X" + b" {1+}\r\nx" * 101 + b"\r\nb N\r\n"])
+    found = events([b"a APPEND" + b" {1+}\r\nx" * 101 + b"\r\nb N\r\n"])
+    assert found == [Refused(b"a APPEND ", is_literal=True, is_fatal=False), ([b"b N"], [])]
+
+
+def test_literals_of_one_command_have_one_bound() -> None:
+    found = events([b"a X {30+}\r\n" + b"x" * 30 + b" {30+}\r\n" + b"x" * 30 + b"\r\nb N\r\n"])
     assert found == [Refused(b"a X ", is_literal=True, is_fatal=False), ([b"b N"], [])]
 
 

@@ -5,7 +5,6 @@ import random
 import signal
 import time
 from collections.abc import Iterator
-from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
@@ -18,7 +17,7 @@ from gateway.mailbox.store import MessageStore
 from gateway.servers.summarised import open_store
 
 ALICE = "alice@example.org"
-AT = datetime(2026, 11, 30, tzinfo=UTC)
+AT = 1_796_000_000.0
 
 
 @pytest.fixture
