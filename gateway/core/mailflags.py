@@ -39,7 +39,3 @@ def names_of(flags: int, keywords: Mapping[int, str]) -> list[str]:
 def letters_of(flags: int) -> str:
     """In the order that Maildir wants."""
     return "".join(letter for letter, bit in _LETTERS.items() if flags & bit)
-
-
-def from_letters(letters: Iterable[str]) -> int:
-    return sum(_LETTERS.get(letter, 0) for letter in set(letters))

@@ -71,10 +71,6 @@ class ImapSession:
         self._tag = b""  # of the command that runs
 
     @property
-    def is_selected(self) -> bool:
-        return self._view is not None
-
-    @property
     def capabilities(self) -> str:
         return f"{CAPABILITIES} APPENDLIMIT={self._append_limit}"
 

@@ -21,7 +21,6 @@ _FOLD = re.compile(rb"\r?\n")
 _BLANKS = re.compile(rb"[\r\n\t ]+")
 _PARAMETER = re.compile(rb';\s*+([^\s=;"()]{1,80})\s*+=\s*+(?:"((?:[^"\\]|\\.)*+)(?:"|\Z)|([^\s;()]*+))', re.DOTALL)
 _ESCAPED = re.compile(rb"\\(.)", re.DOTALL)
-_TYPE = re.compile(rb"\s*+([!#$%&'*+.^_`{|}~0-9A-Za-z-]+)\s*+/\s*+([!#$%&'*+.^_`{|}~0-9A-Za-z-]+)")
 _TOKEN = re.compile(rb"\s*+([!#$%&'*+.^_`{|}~0-9A-Za-z-]+)")
 
 

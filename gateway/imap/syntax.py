@@ -108,9 +108,6 @@ class Reader:
         if self._at < len(self._text) or self._at_literal():
             raise BadCommand("more than the command takes")
 
-    def has_more(self) -> bool:
-        return self.peek() == b" "
-
     def word(self) -> str:
         return self.match(_ATOM, "a word").decode("ascii").upper()
 

@@ -110,10 +110,6 @@ class View:
         """Have its flags changed since they were told?"""
         return uid in self._changed
 
-    @property
-    def has_news(self) -> bool:
-        return bool(self._vanished or self._changed) or len(self.uids) != self._told_count
-
     def tell(self, *, with_expunges: bool, with_modseq: bool, as_vanished: bool) -> list[bytes]:
         """Untagged responses, and from now on the numbers are those that they make. as_vanished: QRESYNC is on."""
         out: list[bytes] = []

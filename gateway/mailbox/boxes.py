@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from gateway.core.errors import StoreError
 from gateway.core.foldernames import INBOX, SEPARATOR, normal_name
 from gateway.core.mailflags import DELETED, SEEN
-from gateway.mailbox.index import Box, Index
+from gateway.mailbox.index import BOX, Box, Index
 
 MAX_BOXES = 1000
 MAX_SUBSCRIPTIONS = 2000  # also to what is not there (RFC 3501 6.3.6)
@@ -38,9 +38,7 @@ class BoxStatus:
 
 
 def all_boxes(index: Index) -> list[Box]:
-    rows = index.connection.execute(
-        "SELECT id, name, uidvalidity, uidnext, modseq, special, recent, forgotten FROM box ORDER BY name"
-    )
+    rows = index.connection.execute(f"SELECT {BOX} FROM box ORDER BY name")  # noqa: S608  # a constant
     return [Box(*row) for row in rows]
 
 

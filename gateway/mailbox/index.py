@@ -18,6 +18,7 @@ from gateway.mailbox.schema import open_index
 MAX_DELIVERIES = 10_000  # delivery ids remembered, so that a retry after a crash makes no duplicate
 MAX_EXPUNGED = 20_000  # of one mailbox; who asks for older ones is told of all that are not there
 ROWS = 500  # in one statement
+BOX = "id, name, uidvalidity, uidnext, modseq, special, recent"  # columns of `Box`
 
 
 class KeywordsFull(StoreError):
@@ -35,7 +36,6 @@ class Box:
     modseq: int
     special: str
     recent: int
-    forgotten: int  # expunged messages up to this modseq are not remembered any more
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,7 +122,8 @@ class Index:
 
     def box(self, name: str) -> Box | None:
         row = self._connection.execute(
-            "SELECT id, name, uidvalidity, uidnext, modseq, special, recent, forgotten FROM box WHERE name = ?", [name]
+            f"SELECT {BOX} FROM box WHERE name = ?",  # noqa: S608  # a constant
+            [name],
         ).fetchone()
         return None if row is None else Box(*row)
 
@@ -182,15 +183,6 @@ class Index:
         row = self._connection.execute("SELECT emailid FROM msg WHERE box = ? AND uid = ?", [box, uid]).fetchone()
         return "" if row is None else str(row[0])
 
-    def untold(self, box: int, first: int, last: int) -> list[int]:
-        """UIDs of which nothing is worked out yet."""
-        rows = self._connection.execute(
-            "SELECT uid FROM msg WHERE box = ? AND uid BETWEEN ? AND ? AND NOT EXISTS"
-            " (SELECT 1 FROM meta WHERE meta.box = msg.box AND meta.uid = msg.uid)",
-            [box, first, last],
-        )
-        return [uid for (uid,) in rows]
-
     def details(self, box: int, uids: Sequence[int]) -> dict[int, Details]:
         """Of those that are there and worked out. uids: in order."""
         found: dict[int, Details] = {}
@@ -235,11 +227,15 @@ class Index:
         row = self._connection.execute("SELECT name FROM box WHERE id = ?", [box]).fetchone()
         return None if row is None else str(row[0])
 
-    def take_recent(self, box: int) -> int:
-        """The first UID that nobody has seen; nobody else will see it as recent. Within a change."""
-        (first,) = self._connection.execute("SELECT recent FROM box WHERE id = ?", [box]).fetchone()
-        self._connection.execute("UPDATE box SET recent = uidnext WHERE id = ?", [box])
-        return int(first)
+    def take_recent(self, box: int, below: int) -> int:
+        """The first UID that nobody has seen; nobody else will see those below as recent."""
+        execute = self._connection.execute
+        (recent,) = execute("SELECT recent FROM box WHERE id = ?", [box]).fetchone()
+        if recent < below:
+            with self.change():
+                (recent,) = execute("SELECT recent FROM box WHERE id = ?", [box]).fetchone()
+                execute("UPDATE box SET recent = max(recent, ?) WHERE id = ?", [below, box])
+        return int(recent)
 
     # --- flags ----------------------------------------------------------------------------------------------------
 

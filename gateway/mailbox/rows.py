@@ -42,19 +42,16 @@ class Rows:
             self.put(uid, flags, modseq)
         self.modseq, self.uidnext = changes.modseq, changes.uidnext
 
-    def put(self, uid: int, flags: int, modseq: int) -> bool:
-        """True: it is new."""
+    def put(self, uid: int, flags: int, modseq: int) -> None:
         at = bisect_left(self.uids, uid)
         if at < len(self.uids) and self.uids[at] == uid:
             self.flags[at], self.modseqs[at] = flags, modseq
-            return False
+            return
         self.uids.insert(at, uid)
         self.flags.insert(at, flags)
         self.modseqs.insert(at, modseq)
-        return True
 
-    def remove(self, uids: Iterable[int]) -> list[int]:
-        """The places of those that were there, from 0, highest first."""
+    def remove(self, uids: Iterable[int]) -> None:
         places = sorted((at for uid in uids if (at := self.place(uid)) is not None), reverse=True)
         if len(places) > 1000:
             gone = set(places)
@@ -65,4 +62,3 @@ class Rows:
         else:
             for at in places:
                 del self.uids[at], self.flags[at], self.modseqs[at]
-        return places

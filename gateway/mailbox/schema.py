@@ -1,7 +1,8 @@
 """The tables of one user's index.db, and how an older one becomes them.
 
 Numbers of mailboxes are never given twice: a session may still have a deleted one open.
-Flags are a number: bits 0 to 4 are the system flags, the others keywords of the mailbox, by its table `keyword`.
+What was expunged up to the modseq `forgotten` is not remembered any more. Flags are a number: bits 0 to 4 are the
+system flags, the others keywords of the mailbox, by its table `keyword`.
 """
 
 import fcntl

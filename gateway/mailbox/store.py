@@ -50,16 +50,13 @@ class MessageStore:
         self, account: str, pieces: Callable[[], Iterable[bytes]], delivery_id: str, internal_date: float
     ) -> bool:
         """Store in the account's INBOX; False when this delivery id is there already."""
-        with self._indexes.use(account) as opened:
-            if opened.index.has_delivery(delivery_id):
-                return False
-        return self._add(account, INBOX, pieces(), 0, (), internal_date, delivery_id) is not None
+        return self._add(account, INBOX, pieces, 0, (), internal_date, delivery_id) is not None
 
     def append(
         self, account: str, name: str, pieces: Iterable[bytes], flags: int, keywords: Sequence[str], date: float
     ) -> tuple[int, int]:
         """UIDVALIDITY and UID. Raises NoSuchBox."""
-        found = self._add(account, name, pieces, flags, keywords, date, "")
+        found = self._add(account, name, lambda: pieces, flags, keywords, date, "")
         if found is None:
             raise StoreError("a message without a delivery id is new")
         return found
@@ -68,18 +65,20 @@ class MessageStore:
         self,
         account: str,
         name: str,
-        pieces: Iterable[bytes],
+        pieces: Callable[[], Iterable[bytes]],
         flags: int,
         keywords: Sequence[str],
         date: float,
         delivery_id: str,
     ) -> tuple[int, int] | None:
         """None: the delivery is there already."""
-        with self._indexes.use(account) as opened:
+        with self._indexes.use(account) as opened:  # before anything is written
+            if delivery_id and opened.index.has_delivery(delivery_id):
+                return None
             if opened.index.box(name) is None:
                 raise NoSuchBox(f"no mailbox {name}")
         folder = self._made(account, name)
-        temporary, size = maildir.write_temporary(folder, pieces)
+        temporary, size = maildir.write_temporary(folder, pieces())
         final = ""
         try:
             told = self._told(temporary, size)
@@ -126,10 +125,7 @@ class MessageStore:
             box = index.box(name)
             if box is None:
                 raise NoSuchBox(f"no mailbox {name}")
-            first = box.recent
-            if takes_recent and box.recent < box.uidnext:
-                with index.change():
-                    first = index.take_recent(box.id)
+            first = index.take_recent(box.id, box.uidnext) if takes_recent else box.recent
             rows = opened.rows.setdefault(box.id, Rows())
             changes = index.changes(box.id, rows.modseq)
             if changes is None:
@@ -144,13 +140,8 @@ class MessageStore:
             found = index.changes(box, since)
             if found is None:
                 return None
-            first = found.uidnext
-            if found.rows and takes_recent:
-                (recent,) = index.connection.execute("SELECT recent FROM box WHERE id = ?", [box]).fetchone()
-                if recent < found.uidnext:
-                    with index.change():
-                        first = index.take_recent(box)
-            return found, first
+            is_asked = bool(found.rows) and takes_recent
+            return found, index.take_recent(box, found.uidnext) if is_asked else found.uidnext
 
     def keywords(self, account: str, box: int) -> dict[int, str]:
         with self._indexes.use(account) as opened:
@@ -229,14 +220,14 @@ class MessageStore:
                         (folder / names[uid]).rename(folder / name)
         return changed, conflicts
 
-    def expunge(self, account: str, uids: Iterable[int], box: Box | None = None) -> int:
-        """How many of them were there. Without a box, of INBOX."""
+    def expunge(self, account: str, uids: Iterable[int]) -> int:
+        """Of INBOX; how many of them were there."""
         with self._indexes.use(account) as opened:
             index = opened.index
-            found = box or index.wanted_box(INBOX)
+            box = index.wanted_box(INBOX)
             with index.change():
-                gone, files = index.expunge(found.id, uids)
-        self._remove_files(account, found, files)
+                gone, files = index.expunge(box.id, uids)
+        self._remove_files(account, box, files)
         return len(gone)
 
     def expunge_deleted(self, account: str, box: Box, uids: Iterable[int] | None = None) -> int:

@@ -2,7 +2,6 @@
 
 import asyncio
 import sqlite3
-import threading
 import time
 from collections import Counter
 from collections.abc import Sequence
@@ -12,7 +11,7 @@ from pathlib import Path
 from gateway.core.errors import StorageFull
 from gateway.queue.store import NewMessage
 from gateway.storage.queue_tables import QUARANTINED
-from gateway.storage.sqlite import connect
+from gateway.storage.sqlite import Database
 
 _TOTAL_S = 5.0  # that the size of the whole quarantine is believed
 
@@ -29,42 +28,35 @@ class QuarantineRoom:
     """`queue.intake.Room`. A limit is passed by as much as several processes take in at the same time."""
 
     def __init__(self, path: Path, limits: QuarantineLimits) -> None:
-        self._path = path
+        self._database = Database(path)
         self._limits = limits
-        self._reader: sqlite3.Connection | None = None
-        self._lock = threading.Lock()
         self._total, self._looked = 0, float("-inf")
 
     async def check(self, messages: Sequence[NewMessage]) -> None:
         if messages:
-            await asyncio.to_thread(self._check, messages)
+            await asyncio.to_thread(self._database.read, lambda connection: self._check(connection, messages))
 
-    def _check(self, messages: Sequence[NewMessage]) -> None:
+    def _check(self, connection: sqlite3.Connection, messages: Sequence[NewMessage]) -> None:
+        """One at a time, as the database reads."""
         wanted: Counter[str] = Counter()
         for message in messages:
             for to in message.recipients:
                 wanted[str(to.forward_path)] += message.blob.size
-        with self._lock:
-            if self._reader is None:
-                self._reader = connect(self._path)
-            size = sum({id(message.blob): message.blob.size for message in messages}.values())
-            if self._size() + size > self._limits.size:
-                raise StorageFull("quarantine is full (quarantine.max_size)")
-            for recipient, octets in wanted.items():
-                if size_for(self._reader, recipient) + octets > self._limits.size_by_recipient:
-                    raise StorageFull(f"quarantine of <{recipient}> is full (quarantine.max_size_by_recipient)")
-            self._total += size
+        size = sum({id(message.blob): message.blob.size for message in messages}.values())
+        if self._size(connection) + size > self._limits.size:
+            raise StorageFull("quarantine is full (quarantine.max_size)")
+        for recipient, octets in wanted.items():
+            if size_for(connection, recipient) + octets > self._limits.size_by_recipient:
+                raise StorageFull(f"quarantine of <{recipient}> is full (quarantine.max_size_by_recipient)")
+        self._total += size
 
-    def _size(self) -> int:
-        if self._reader is not None and time.monotonic() - self._looked > _TOTAL_S:
-            self._total, self._looked = size_of(self._reader), time.monotonic()
+    def _size(self, connection: sqlite3.Connection) -> int:
+        if time.monotonic() - self._looked > _TOTAL_S:
+            self._total, self._looked = size_of(connection), time.monotonic()
         return self._total
 
     def close(self) -> None:
-        with self._lock:
-            if self._reader is not None:
-                self._reader.close()
-                self._reader = None
+        self._database.close()
 
 
 def size_of(connection: sqlite3.Connection) -> int:

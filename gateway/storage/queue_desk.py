@@ -1,11 +1,8 @@
 """What people and upkeep do with the queue, beside the runner: look, hold, release, retry, delete."""
 
 import sqlite3
-import threading
 import time
-from collections.abc import Callable
 from pathlib import Path
-from typing import TypeVar
 
 from gateway.queue.store import Filter, QueuedMessage, QueueEntry, State
 from gateway.storage.queue_tables import (
@@ -22,9 +19,7 @@ from gateway.storage.queue_tables import (
     load_message,
 )
 from gateway.storage.spool import Spool
-from gateway.storage.sqlite import Job, Writer, connect, prepare
-
-T = TypeVar("T")
+from gateway.storage.sqlite import Database, prepare
 
 
 class QueueDesk:
@@ -32,22 +27,12 @@ class QueueDesk:
 
     def __init__(self, path: Path, spool: Spool) -> None:
         prepare(path, MIGRATIONS)
-        self._path = path
         self._spool = spool
-        self._writer: Writer | None = None
-        self._reader: sqlite3.Connection | None = None
-        self._reading = threading.Lock()
-
-    def _read(self, query: Callable[[sqlite3.Connection], T]) -> T:
-        """Beside the writers, not among them."""
-        with self._reading:
-            if self._reader is None:
-                self._reader = connect(self._path)
-            return query(self._reader)
+        self._database = Database(path)
 
     def entries(self, wanted: Filter, limit: int = 10_000) -> list[QueueEntry]:
         where, values = conditions_of(wanted)
-        return self._read(
+        return self._database.read(
             lambda connection: [
                 _entry(row)
                 for row in connection.execute(
@@ -65,7 +50,7 @@ class QueueDesk:
             row = connection.execute("SELECT id FROM message WHERE queue_id = ?", [queue_id.upper()]).fetchone()
             return None if row is None else load_message(connection, self._spool, row[0])
 
-        return self._read(job)
+        return self._database.read(job)
 
     def set_state(self, wanted: Filter, action: str) -> int:
         """action: "retry" (now), "hold", "release". Rows under a lease are left to their runner. Returns rows changed.
@@ -94,7 +79,7 @@ class QueueDesk:
             sql = f"UPDATE recipient SET {change} WHERE id IN (SELECT recipient.id {chosen})"
             return connection.execute(sql, values).rowcount
 
-        return self._change(job)
+        return self._database.change(job)
 
     def delete(self, wanted: Filter) -> int:
         """Remove rows that are not under a lease, and messages that have none left. No DSN is sent."""
@@ -110,7 +95,7 @@ class QueueDesk:
             names = [name for message in {message for _, message in rows} for name in drop_if_done(connection, message)]
             return len(rows), names
 
-        count, names = self._change(job)
+        count, names = self._database.change(job)
         for name in names:
             self._spool.remove(name)
         return count
@@ -128,25 +113,15 @@ class QueueDesk:
             age = max(0.0, time.time() - _number(oldest[0])) if oldest and _number(oldest[0]) else 0.0
             return {state: found.get(number, 0) for number, state in enumerate(STATES)}, age
 
-        return self._read(job)
+        return self._database.read(job)
 
     def blob_names(self) -> set[str]:
-        return self._read(
+        return self._database.read(
             lambda connection: {name for (name,) in connection.execute("SELECT name FROM blob WHERE name IS NOT NULL")}
         )
 
-    def _change(self, job: Job[T]) -> T:
-        if self._writer is None:
-            self._writer = Writer(self._path)
-        return self._writer.call(job)
-
     def close(self) -> None:
-        if self._writer is not None:
-            self._writer.stop()
-        with self._reading:
-            if self._reader is not None:
-                self._reader.close()
-                self._reader = None
+        self._database.close()
 
 
 def _entry(row: tuple[object, ...]) -> QueueEntry:

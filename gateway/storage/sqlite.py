@@ -242,3 +242,35 @@ def translate(error: Exception) -> Exception:
         # Linux gives ENOSPC of a write as SQLITE_FULL; a plain I/O error may be a sync that failed.
         return StorageBroken(str(error))
     return StoreError(str(error))
+
+
+class Database:
+    """A reader beside the writers and a writer, each opened when it is first needed. Any thread may ask."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._writer: Writer | None = None
+        self._reader: sqlite3.Connection | None = None
+        self._reading = threading.Lock()
+        self._starting = threading.Lock()
+
+    def read(self, query: Callable[[sqlite3.Connection], T]) -> T:
+        """One query at a time."""
+        with self._reading:
+            if self._reader is None:
+                self._reader = connect(self._path)
+            return query(self._reader)
+
+    def change(self, job: Job[T]) -> T:
+        with self._starting:
+            if self._writer is None:
+                self._writer = Writer(self._path)
+        return self._writer.call(job)
+
+    def close(self) -> None:
+        if self._writer is not None:
+            self._writer.stop()
+        with self._reading:
+            if self._reader is not None:
+                self._reader.close()
+                self._reader = None

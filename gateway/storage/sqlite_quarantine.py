@@ -1,11 +1,9 @@
 """Quarantine on SQLite, in the tables of the queue (`quarantine.store.QuarantineStore`)."""
 
 import sqlite3
-import threading
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import TypeVar
 
 from gateway.quarantine.store import Kept, Request, Untold
 from gateway.queue.store import Filter, NewMessage, QueuedMessage
@@ -20,9 +18,8 @@ from gateway.storage.queue_tables import (
     load_message,
 )
 from gateway.storage.spool import Spool
-from gateway.storage.sqlite import Job, Writer, connect, prepare
+from gateway.storage.sqlite import Database, prepare
 
-T = TypeVar("T")
 SELDOM = 50
 
 
@@ -31,25 +28,9 @@ class SqliteQuarantine:
 
     def __init__(self, path: Path, spool: Spool) -> None:
         prepare(path, MIGRATIONS)
-        self._path = path
         self._spool = spool
-        self._writer: Writer | None = None
-        self._reader: sqlite3.Connection | None = None
-        self._reading = threading.Lock()
-        self._starting = threading.Lock()
+        self._database = Database(path)
         self._size, self._measure_at = 0, float("-inf")
-
-    def _read(self, query: Callable[[sqlite3.Connection], T]) -> T:
-        with self._reading:
-            if self._reader is None:
-                self._reader = connect(self._path)
-            return query(self._reader)
-
-    def _change(self, job: Job[T]) -> T:
-        with self._starting:
-            if self._writer is None:
-                self._writer = Writer(self._path)
-        return self._writer.call(job)
 
     # --- what is kept ---------------------------------------------------------------------------------------------
 
@@ -69,7 +50,7 @@ class SqliteQuarantine:
                 if loaded is not None:
                     yield Kept(each.row, str(found[0]), info_of(found[1]), loaded)
 
-        return self._read(lambda connection: list(query(connection)))
+        return self._database.read(lambda connection: list(query(connection)))
 
     def untold(self, but_for: str, limit: int) -> Sequence[Untold]:
         def query(connection: sqlite3.Connection) -> list[Untold]:
@@ -82,7 +63,7 @@ class SqliteQuarantine:
             )
             return [Untold(row, str(queue_id), str(to), str(orcpt)) for row, queue_id, to, orcpt in rows]
 
-        return self._read(query)
+        return self._database.read(query)
 
     def _loaded(self, connection: sqlite3.Connection, row: int) -> tuple[QueuedMessage | None, str]:
         try:
@@ -104,7 +85,7 @@ class SqliteQuarantine:
             _insert_requests(connection, [row for (row,) in rows], by, is_despite=is_despite)
             return [row for (row,) in rows]
 
-        return self._change(job)
+        return self._database.change(job)
 
     def ask_by_link(self, row: int, queue_id: str, by: str, link: bytes, expires: float) -> bool:
         def job(connection: sqlite3.Connection) -> bool:
@@ -118,14 +99,14 @@ class SqliteQuarantine:
             _insert_requests(connection, [row], by, is_despite=False)
             return True
 
-        return self._change(job)
+        return self._database.change(job)
 
     def is_used(self, link: bytes) -> bool:
         sql = "SELECT 1 FROM used_link WHERE link = ?"
-        return self._read(lambda connection: connection.execute(sql, [link]).fetchone()) is not None
+        return self._database.read(lambda connection: connection.execute(sql, [link]).fetchone()) is not None
 
     def use_link(self, link: bytes, expires: float) -> None:
-        self._change(lambda connection: _use(connection, link, expires))
+        self._database.change(lambda connection: _use(connection, link, expires))
 
     def requests(self, limit: int) -> Sequence[Request]:
         def query(connection: sqlite3.Connection) -> list[Request]:
@@ -145,7 +126,7 @@ class SqliteQuarantine:
                 for (message, by, is_despite), recipients in groups.items()
             ]
 
-        return self._read(query)
+        return self._database.read(query)
 
     def postpone(self, request: Request, reason: str, due: float) -> None:
         def job(connection: sqlite3.Connection) -> None:
@@ -153,7 +134,7 @@ class SqliteQuarantine:
             connection.executemany("UPDATE release SET due = ? WHERE recipient = ?", rows)
             _note(connection, [row for _, row in rows], reason)
 
-        self._change(job)
+        self._database.change(job)
 
     def refuse(self, request: Request, reason: str) -> None:
         def job(connection: sqlite3.Connection) -> None:
@@ -161,11 +142,11 @@ class SqliteQuarantine:
             connection.executemany("DELETE FROM release WHERE recipient = ?", [(row,) for row in rows])
             _note(connection, rows, reason)
 
-        self._change(job)
+        self._database.change(job)
 
     def waiting(self, rows: Sequence[int]) -> Sequence[int]:
         wanted = set(rows)
-        return self._read(
+        return self._database.read(
             lambda connection: [row for (row,) in connection.execute("SELECT recipient FROM release") if row in wanted]
         )
 
@@ -178,7 +159,7 @@ class SqliteQuarantine:
             found = (connection.execute(sql, [row]).fetchone() for row in rows)
             return [(str(row[0]), str(row[1]), str(row[2])) for row in found if row is not None]
 
-        return self._read(query)
+        return self._database.read(query)
 
     # --- digests --------------------------------------------------------------------------------------------------
 
@@ -196,37 +177,34 @@ class SqliteQuarantine:
                 insert_messages(connection, [[((digest,), None)]])
             return True
 
-        return self._change(job)
+        return self._database.change(job)
 
     def octets(self, recipient: str) -> int:
-        return self._read(lambda connection: size_for(connection, recipient))
+        return self._database.read(lambda connection: size_for(connection, recipient))
 
     def is_done(self, what: str, day: str) -> bool:
         sql = "SELECT 1 FROM done WHERE what = ? AND day = ?"
-        return self._read(lambda connection: connection.execute(sql, [what, day]).fetchone()) is not None
+        return self._database.read(lambda connection: connection.execute(sql, [what, day]).fetchone()) is not None
 
     def finish_day(self, what: str, day: str) -> None:
         sql = "INSERT OR REPLACE INTO done(what, day) VALUES(?, ?)"
-        self._change(lambda connection: connection.execute(sql, [what, day]))
+        self._database.change(lambda connection: connection.execute(sql, [what, day]))
 
     def size(self) -> int:
         """Octets of all that is quarantined; counted so seldom that counting takes a fiftieth of the time."""
         now = time.monotonic()
         if now >= self._measure_at:
-            self._size = self._read(size_of)
+            self._size = self._database.read(size_of)
             self._measure_at = now + SELDOM * (time.monotonic() - now)
         return self._size
 
     def prune(self) -> None:
-        self._change(lambda connection: connection.execute("DELETE FROM used_link WHERE expires < ?", [time.time()]))
+        self._database.change(
+            lambda connection: connection.execute("DELETE FROM used_link WHERE expires < ?", [time.time()])
+        )
 
     def close(self) -> None:
-        if self._writer is not None:
-            self._writer.stop()
-        with self._reading:
-            if self._reader is not None:
-                self._reader.close()
-                self._reader = None
+        self._database.close()
 
 
 def _insert_requests(connection: sqlite3.Connection, rows: list[int], by: str, *, is_despite: bool) -> None:
