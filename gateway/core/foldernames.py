@@ -10,7 +10,7 @@ SEPARATOR = "/"
 INBOX = "INBOX"
 MAX_NAME = 200  # octets in UTF-8
 MAX_LEVELS = 20
-MAX_FOLDER = 255  # octets of a folder's name
+MAX_FOLDER = 230  # octets of a folder's name; 255 with what it is called while it goes
 
 _SHIFTED = re.compile(rb"&([^-]*)-")
 _RUN = re.compile(r"[^\x20-\x7e]+|&")
@@ -41,6 +41,17 @@ def folder_name(name: str) -> str:
     a dot in a name is written as %2E, which no name has otherwise.
     """
     return "" if name == INBOX else "." + encode_utf7(name.replace(".", "%2E")).decode("ascii").replace("/", ".")
+
+
+def name_of_folder(folder: str) -> str | None:
+    """The other way round; None for one that no mailbox has."""
+    try:
+        levels = [decode_utf7(level.encode("ascii")) for level in folder[1:].split(".")]
+        name = SEPARATOR.join(level.replace("%2E", ".") for level in levels)
+        is_one = normal_name(name) == name and folder_name(name) == folder
+    except ValueError:
+        return None
+    return name if is_one else None
 
 
 def encode_utf7(name: str) -> bytes:

@@ -39,3 +39,8 @@ def names_of(flags: int, keywords: Mapping[int, str]) -> list[str]:
 def letters_of(flags: int) -> str:
     """In the order that Maildir wants."""
     return "".join(letter for letter, bit in _LETTERS.items() if flags & bit)
+
+
+def bits_of_letters(letters: str) -> int:
+    """Letters that are no system flag's say nothing."""
+    return sum(_LETTERS[letter] for letter in {*letters} if letter in _LETTERS)

@@ -67,6 +67,15 @@ def create(index: Index, name: str, special: str = "") -> Box:
     return index.wanted_box(name)
 
 
+def take_in(index: Index, name: str) -> None:
+    """One that another program made. Raises BoxRefused."""
+    with index.change():
+        if index.box(name) is None:
+            _insert_above(index, name)
+            _insert(index, name, "")
+            index.connection.execute("INSERT OR IGNORE INTO subscription VALUES(?)", [name])
+
+
 def _insert(index: Index, name: str, special: str) -> None:
     _check(name)
     execute = index.connection.execute
@@ -80,21 +89,18 @@ def _insert(index: Index, name: str, special: str) -> None:
 
 
 def delete(index: Index, name: str) -> Box:
-    """Raises NoSuchBox, BoxRefused. Mailboxes below it stay."""
+    """Within a change. Raises NoSuchBox, BoxRefused. Mailboxes below it stay."""
     if name == INBOX:
         raise BoxRefused("INBOX is always there")
-    with index.change():
-        box = index.box(name)
-        if box is None:
-            raise NoSuchBox(f"no mailbox {name}")
-        execute = index.connection.execute
-        octets, messages = execute(
-            "SELECT coalesce(sum(size), 0), count(*) FROM msg WHERE box = ?", [box.id]
-        ).fetchone()
-        for table in ("meta", "keyword", "expunged", "msg"):
-            execute(f"DELETE FROM {table} WHERE box = ?", [box.id])  # noqa: S608  # a constant
-        execute("DELETE FROM box WHERE id = ?", [box.id])
-        execute("UPDATE quota SET octets = octets - ?, messages = messages - ?", [octets, messages])
+    box = index.box(name)
+    if box is None:
+        raise NoSuchBox(f"no mailbox {name}")
+    execute = index.connection.execute
+    octets, messages = execute("SELECT coalesce(sum(size), 0), count(*) FROM msg WHERE box = ?", [box.id]).fetchone()
+    for table in ("meta", "keyword", "expunged", "msg"):
+        execute(f"DELETE FROM {table} WHERE box = ?", [box.id])  # noqa: S608  # a constant
+    execute("DELETE FROM box WHERE id = ?", [box.id])
+    execute("UPDATE quota SET octets = octets - ?, messages = messages - ?", [octets, messages])
     return box
 
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from gateway.core.errors import StoreError
-from gateway.core.mailflags import FIRST_KEYWORD, MAX_KEYWORDS
+from gateway.core.mailflags import DELETED, FIRST_KEYWORD, MAX_KEYWORDS
 from gateway.mailbox.schema import open_index
 
 MAX_DELIVERIES = 10_000  # delivery ids remembered, so that a retry after a crash makes no duplicate
@@ -104,6 +104,16 @@ class Index:
                 self._connection.execute("ROLLBACK")
             raise
 
+    @contextmanager
+    def note(self) -> Iterator[None]:
+        """A transaction that a crash of the system may undo: for what can be found out again."""
+        self._connection.execute("PRAGMA synchronous=NORMAL")
+        try:
+            with self.change():
+                yield
+        finally:
+            self._connection.execute("PRAGMA synchronous=FULL")
+
     def close(self) -> None:
         self._connection.close()
 
@@ -165,6 +175,14 @@ class Index:
         self._connection.execute(
             "INSERT OR REPLACE INTO meta(box, uid, env, bs, body, hdr, parts) VALUES(?, ?, ?, ?, ?, ?, ?)",
             [box, uid, told.envelope, told.structure, told.body, told.header, told.places],
+        )
+
+    def tell_as(self, box: int, uid: int, other: int, other_uid: int) -> None:
+        """What is known of a message, of its copy."""
+        self._connection.execute(
+            "INSERT INTO meta(box, uid, env, bs, body, hdr, parts) SELECT ?, ?, env, bs, body, hdr, parts FROM meta"
+            " WHERE box = ? AND uid = ?",
+            [other, other_uid, box, uid],
         )
 
     def messages(self, box: int) -> list[StoredMessage]:
@@ -313,14 +331,17 @@ class Index:
         execute = self._connection.execute
         gone: list[int] = []
         files: list[str] = []
-        octets, modseq = 0, 0
+        octets, modseq, now = 0, 0, time.time()
         for uid in uids:
             row = execute("DELETE FROM msg WHERE box = ? AND uid = ? RETURNING file, size", [box, uid]).fetchone()
             if row is None:
                 continue
             modseq = modseq or self.next_modseq(box)
             execute("DELETE FROM meta WHERE box = ? AND uid = ?", [box, uid])
-            execute("INSERT OR REPLACE INTO expunged VALUES(?, ?, ?)", [box, uid, modseq])
+            execute(
+                "INSERT OR REPLACE INTO expunged(box, uid, modseq, file, at) VALUES(?, ?, ?, ?, ?)",
+                [box, uid, modseq, row[0].partition(":")[0], now],
+            )
             gone.append(uid)
             files.append(str(row[0]))
             octets += row[1]
@@ -328,6 +349,18 @@ class Index:
             execute("UPDATE quota SET octets = octets - ?, messages = messages - ?", [octets, len(gone)])
             self._forget_old(box)
         return gone, files
+
+    def was_expunged(self, box: int, uid: int, base: str, changed: float) -> bool:
+        """Was the file of this name, last changed then, that of a message that went since?"""
+        row = self._connection.execute(
+            "SELECT 1 FROM expunged WHERE box = ? AND uid = ? AND file = ? AND at >= ?", [box, uid, base, changed]
+        ).fetchone()
+        return row is not None
+
+    def deleted_uids(self, box: int) -> list[int]:
+        """Those that are flagged so."""
+        rows = self._connection.execute("SELECT uid FROM msg WHERE box = ? AND flags & ? <> 0", [box, DELETED])
+        return [uid for (uid,) in rows]
 
     def _forget_old(self, box: int) -> None:
         execute = self._connection.execute

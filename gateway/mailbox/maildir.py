@@ -1,18 +1,23 @@
 """Body files in Maildir++ shape: `time.MxPy.host,S=size,W=size,U=uid:2,flags`, CRLF line ends, immutable.
 
-Other programs (mutt, Dovecot) can read them. A file is synced in `tmp`, then renamed into `cur`, whose folder is
-synced.
+Other programs (mutt, Dovecot) can read them. A file is synced in `tmp`, then linked into `cur`, whose folder is synced;
+the first name goes once the index knows the message. So a crash leaves both, and tells ours from what others bring.
 """
 
 import itertools
 import os
+import re
 import shutil
 import socket
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
+from typing import BinaryIO
 
 _COUNTER = itertools.count(1)
+_OURS = re.compile(r"([!-+\--9;-~]+)(?:,S=\d+)?(?:,W=\d+)?(?:,U=(\d+))?", re.ASCII)
+_REMOVED = "removed"
+_READ_SIZE = 256 * 1024
 _HOST = socket.gethostname().replace("/", "\\057").replace(":", "\\072").replace(",", "\\054")
 
 
@@ -60,9 +65,32 @@ def with_letters(name: str, letters: str) -> str:
     return f"{name.partition(':')[0]}:2,{letters}"
 
 
-def link_into_place(source: Path, folder: Path, name: str) -> None:
-    """A copy that costs no space; cur/ is not synced yet."""
-    os.link(source, folder / "cur" / name)
+def unique_of(base: str) -> str:
+    """What begins a name; base: a name without its flags."""
+    return base.partition(",")[0]
+
+
+def uid_of(base: str) -> int | None:
+    """That the name tells."""
+    match = _OURS.fullmatch(base)
+    return None if match is None or match[2] is None or len(match[2]) > 10 else int(match[2])
+
+
+def is_plain(base: str) -> bool:
+    """Can a name of ours begin like this one, of another program?"""
+    return _OURS.fullmatch(base) is not None and len(base) < 150
+
+
+def link_temporary(source: Path, folder: Path) -> Path:
+    """A copy in tmp/ that costs no space."""
+    path = folder / "tmp" / new_unique()
+    os.link(source, path)
+    return path
+
+
+def link_into_place(temporary: Path, folder: Path, name: str) -> None:
+    """cur/ is not synced yet."""
+    os.link(temporary, folder / "cur" / name)
 
 
 def sync_folder(folder: Path) -> None:
@@ -79,15 +107,95 @@ def find(folder: Path, name: str) -> Path | None:
         return next((Path(entry.path) for entry in entries if entry.name.partition(":")[0] == base), None)
 
 
-def move_into_place(folder: Path, temporary: Path, name: str) -> None:
-    """Rename into cur/ and sync it."""
-    temporary.rename(folder / "cur" / name)
-    _sync(folder / "cur")
+def remove(folder: Path, name: str) -> None:
+    """A message's file, whatever another program made of the flags in its name."""
+    try:
+        (folder / "cur" / name).unlink()
+    except FileNotFoundError:
+        path = find(folder, name)
+        if path is not None:
+            path.unlink(missing_ok=True)
+
+
+def listing(folder: Path, part: str) -> dict[str, str]:
+    """Names of the messages in cur or new, by what stands before their flags; {} where there is no such folder."""
+    try:
+        with os.scandir(folder / part) as entries:
+            return {
+                entry.name.partition(":")[0]: entry.name
+                for entry in entries
+                if not entry.name.startswith(".") and entry.is_file(follow_symlinks=False)
+            }
+    except FileNotFoundError:
+        return {}
+
+
+def changed_at(folder: Path, part: str) -> int:
+    """When names in cur or new last changed, in ns; -1: there is none."""
+    try:
+        return (folder / part).stat().st_mtime_ns
+    except FileNotFoundError:
+        return -1
+
+
+def folders(maildir: Path) -> set[str]:
+    """Those of mailboxes but INBOX."""
+    with os.scandir(maildir) as entries:
+        return {
+            entry.name
+            for entry in entries
+            if entry.name.startswith(".") and entry.name not in (".", "..") and (Path(entry.path) / "cur").is_dir()
+        }
+
+
+def mend_line_ends(path: Path, folder: Path) -> int:
+    """Ends every line with CRLF, in place; the size in octets. What others deliver has mostly LF alone."""
+    with path.open("rb") as file:
+        before = os.fstat(file.fileno())
+        if all(octets.count(b"\n") == octets.count(b"\r\n") for octets in _pieces(file)):
+            return before.st_size
+        temporary, size = write_temporary(folder, with_crlf(file))
+    os.utime(temporary, ns=(before.st_atime_ns, before.st_mtime_ns))
+    temporary.replace(path)
+    return size
+
+
+def with_crlf(file: BinaryIO) -> Iterator[bytes]:
+    """The octets from the start, every line ended by CRLF."""
+    file.seek(0)
+    for octets in _pieces(file):
+        yield octets.replace(b"\r\n", b"\n").replace(b"\n", b"\r\n")
+
+
+def _pieces(file: BinaryIO) -> Iterator[bytes]:
+    """That part no CRLF."""
+    held = b""
+    while octets := file.read(_READ_SIZE):
+        octets = held + octets
+        held = b"\r" if octets.endswith(b"\r") else b""
+        yield octets[: len(octets) - len(held)]
+    yield held
 
 
 def remove_folder(folder: Path) -> None:
     """A mailbox's folder, with all that is in it."""
     shutil.rmtree(folder, ignore_errors=True)
+
+
+def put_aside(folder: Path) -> Path:
+    """A mailbox's folder that is to go once the index has forgotten it."""
+    other = folder.with_name(f"{_REMOVED}{folder.name}:{os.urandom(4).hex()}")
+    folder.rename(other)
+    return other
+
+
+def put_aside_before(maildir: Path) -> list[Path]:
+    return sorted(maildir.glob(f"{_REMOVED}.*:*"))
+
+
+def name_before(folder: Path) -> str:
+    """Of one that is put aside."""
+    return folder.name.removeprefix(_REMOVED).rpartition(":")[0]
 
 
 def move_folder(folder: Path, other: Path) -> None:

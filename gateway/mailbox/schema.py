@@ -2,7 +2,8 @@
 
 Numbers of mailboxes are never given twice: a session may still have a deleted one open.
 What was expunged up to the modseq `forgotten` is not remembered any more. Flags are a number: bits 0 to 4 are the
-system flags, the others keywords of the mailbox, by its table `keyword`.
+system flags, the others keywords of the mailbox, by its table `keyword`. looked, looked_new: times (ns) that the
+folders cur and new had when all that is in them was known (`foreign`).
 """
 
 import fcntl
@@ -16,7 +17,7 @@ from pathlib import Path
 from gateway.core.errors import StoreError
 from gateway.core.foldernames import INBOX
 
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
 # A new user's mailboxes, and what each is for (RFC 6154).
 MADE = (
     (INBOX, ""), ("Archive", "\\Archive"), ("Drafts", "\\Drafts"), ("Junk", "\\Junk"), ("Sent", "\\Sent"),
@@ -26,7 +27,8 @@ MADE = (
 _BOX = """
 CREATE TABLE box(id INTEGER PRIMARY KEY AUTOINCREMENT, name TEXT NOT NULL UNIQUE, uidvalidity INTEGER NOT NULL,
     uidnext INTEGER NOT NULL DEFAULT 1, modseq INTEGER NOT NULL DEFAULT 1, special TEXT NOT NULL DEFAULT '',
-    recent INTEGER NOT NULL DEFAULT 1, forgotten INTEGER NOT NULL DEFAULT 0);
+    recent INTEGER NOT NULL DEFAULT 1, forgotten INTEGER NOT NULL DEFAULT 0, looked INTEGER NOT NULL DEFAULT 0,
+    looked_new INTEGER NOT NULL DEFAULT 0);
 CREATE TABLE msg(box INTEGER NOT NULL REFERENCES box(id), uid INTEGER NOT NULL, modseq INTEGER NOT NULL,
     flags INTEGER NOT NULL DEFAULT 0, size INTEGER NOT NULL, idate REAL NOT NULL, savedate REAL NOT NULL,
     file TEXT NOT NULL, emailid TEXT NOT NULL, PRIMARY KEY(box, uid)) WITHOUT ROWID;
@@ -40,10 +42,10 @@ CREATE TABLE last(validity INTEGER NOT NULL);
 """
 _REST = """
 CREATE TABLE expunged(box INTEGER NOT NULL, uid INTEGER NOT NULL, modseq INTEGER NOT NULL,
-    PRIMARY KEY(box, uid)) WITHOUT ROWID;
-CREATE TABLE quota(octets INTEGER NOT NULL, messages INTEGER NOT NULL);
+    file TEXT NOT NULL DEFAULT '', at REAL NOT NULL DEFAULT 0, PRIMARY KEY(box, uid)) WITHOUT ROWID;
+CREATE TABLE quota(octets INTEGER NOT NULL, messages INTEGER NOT NULL, warned INTEGER NOT NULL DEFAULT 0);
 CREATE TABLE delivery(number INTEGER PRIMARY KEY, id TEXT NOT NULL UNIQUE);
-INSERT INTO quota VALUES(0, 0);
+INSERT INTO quota(octets, messages) VALUES(0, 0);
 """
 _FROM_1 = (
     """
@@ -59,8 +61,19 @@ INSERT INTO box(id, name, uidvalidity, uidnext, modseq, special)
 INSERT INTO msg SELECT box, uid, modseq, 0, size, idate, savedate, file, emailid FROM msg1;
 DROP TABLE msg1;
 DROP TABLE box1;
+ALTER TABLE expunged ADD COLUMN file TEXT NOT NULL DEFAULT '';
+ALTER TABLE expunged ADD COLUMN at REAL NOT NULL DEFAULT 0;
+ALTER TABLE quota ADD COLUMN warned INTEGER NOT NULL DEFAULT 0;
 """
 )
+_FROM_2 = """
+ALTER TABLE box ADD COLUMN looked INTEGER NOT NULL DEFAULT 0;
+ALTER TABLE box ADD COLUMN looked_new INTEGER NOT NULL DEFAULT 0;
+ALTER TABLE expunged ADD COLUMN file TEXT NOT NULL DEFAULT '';
+ALTER TABLE expunged ADD COLUMN at REAL NOT NULL DEFAULT 0;
+ALTER TABLE quota ADD COLUMN warned INTEGER NOT NULL DEFAULT 0;
+"""
+_STEPS = {0: _BOX + _REST, 1: _FROM_1, 2: _FROM_2}
 
 
 def open_index(path: Path) -> sqlite3.Connection:
@@ -96,19 +109,34 @@ def _prepare(connection: sqlite3.Connection) -> None:
     execute("BEGIN IMMEDIATE")
     version = execute("PRAGMA user_version").fetchone()[0]
     if version < SCHEMA_VERSION:
-        for statement in filter(str.strip, (_BOX + _REST if version == 0 else _FROM_1).split(";\n")):
+        for statement in filter(str.strip, _STEPS[version].split(";\n")):
             execute(statement)
-        validity = max(int(time.time()), *(row[0] for row in execute("SELECT uidvalidity FROM box")), 0)
-        for name, special in MADE:
-            validity += 1
-            execute("INSERT OR IGNORE INTO box(name, uidvalidity, special) VALUES(?, ?, ?)", [name, validity, special])
-            execute("INSERT OR IGNORE INTO subscription VALUES(?)", [name])
-        execute("INSERT INTO last VALUES(?)", [validity])
+        if version < 2:
+            _make_boxes(connection)
         execute(f"PRAGMA user_version={SCHEMA_VERSION}")
     execute("COMMIT")
+
+
+def _make_boxes(connection: sqlite3.Connection) -> None:
+    execute = connection.execute
+    now = int(time.time())
+    if execute("SELECT seq FROM sqlite_sequence WHERE name = 'box'").fetchone() is None:
+        execute("INSERT INTO sqlite_sequence VALUES('box', ?)", [now])  # an index made anew gives other numbers
+    validity = max(now, *(row[0] for row in execute("SELECT uidvalidity FROM box")), 0)
+    for name, special in MADE:
+        validity += 1
+        execute("INSERT OR IGNORE INTO box(name, uidvalidity, special) VALUES(?, ?, ?)", [name, validity, special])
+        execute("INSERT OR IGNORE INTO subscription VALUES(?)", [name])
+    execute("INSERT INTO last VALUES(?)", [validity])
 
 
 def is_io_error(error: BaseException) -> bool:
     """SQLite could not write or sync: whether the transaction stands is not known."""
     code = getattr(error, "sqlite_errorcode", None)
     return isinstance(error, sqlite3.Error) and code is not None and code & 0xFF == sqlite3.SQLITE_IOERR
+
+
+def is_corrupt(error: BaseException) -> bool:
+    """The file is no index any more: no wish can be granted before it is rebuilt."""
+    code = getattr(error, "sqlite_errorcode", None)
+    return code is not None and code & 0xFF in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)

@@ -13,14 +13,15 @@ from typing import BinaryIO
 
 from gateway.core.errors import StoreError
 from gateway.core.foldernames import INBOX, folder_name
-from gateway.core.mailflags import DELETED, letters_of
-from gateway.mailbox import boxes, maildir
+from gateway.core.mailflags import letters_of
+from gateway.mailbox import boxes, foreign, maildir
 from gateway.mailbox.boxes import BoxExists, BoxStatus, NoSuchBox
 from gateway.mailbox.index import Box, Changes, Details, FlagChange, Index, StoredMessage, Summarised
 from gateway.mailbox.indexes import Indexes, folder_of
 from gateway.mailbox.rows import Rows
 from gateway.mailbox.schema import is_io_error
 
+MAX_LOOKS = 20  # at one call; what more there is comes with the next
 MAX_SUMMARISED = 64 * 1024 * 1024  # octets of a message that are looked at to tell its structure
 
 Summarise = Callable[[bytes], Summarised]
@@ -85,7 +86,6 @@ class MessageStore:
             with self._indexes.use(account) as opened:
                 index = opened.index
                 if delivery_id and index.has_delivery(delivery_id):
-                    temporary.unlink()
                     return None
                 with index.change():
                     box = index.box(name)
@@ -94,17 +94,20 @@ class MessageStore:
                     flags |= index.keyword_bits(box.id, keywords, create=True)
                     uid, modseq = index.take_uids(box.id, 1)
                     final = maildir.final_name(temporary.name, size, uid, letters_of(flags))
-                    maildir.move_into_place(folder, temporary, final)
+                    with foreign.ours(index, box.id, folder):
+                        maildir.link_into_place(temporary, folder, final)
+                    maildir.sync_folder(folder)
                     message = StoredMessage(uid, size, final, date, flags)
                     index.add(box.id, modseq, message, told, delivery_id or temporary.name)
                     if delivery_id:
                         index.note_delivery(delivery_id)
             return box.uidvalidity, uid
         except BaseException as error:
-            temporary.unlink(missing_ok=True)
             if final and not is_io_error(error):  # after an I/O error the commit may yet stand
                 (folder / "cur" / final).unlink(missing_ok=True)
             raise
+        finally:
+            temporary.unlink(missing_ok=True)
 
     def _told(self, path: Path, size: int) -> Summarised | None:
         return self._summarise(path.read_bytes()) if size <= MAX_SUMMARISED else None
@@ -116,6 +119,7 @@ class MessageStore:
         with self._indexes.use(account) as opened:
             index = opened.index
             box = index.wanted_box(INBOX)
+            self._look(account, index, box)
             return box.uidvalidity, index.messages(box.id)
 
     def open_box(self, account: str, name: str, *, takes_recent: bool) -> OpenedBox:
@@ -125,6 +129,8 @@ class MessageStore:
             box = index.box(name)
             if box is None:
                 raise NoSuchBox(f"no mailbox {name}")
+            if self._look(account, index, box):
+                box = index.wanted_box(name)
             first = index.take_recent(box.id, box.uidnext) if takes_recent else box.recent
             rows = opened.rows.setdefault(box.id, Rows())
             changes = index.changes(box.id, rows.modseq)
@@ -137,11 +143,27 @@ class MessageStore:
         """And the first UID that is recent to who asks. None: the mailbox is gone."""
         with self._indexes.use(account) as opened:
             index = opened.index
+            name = index.name_of(box)
+            if name is None:
+                return None
+            self._look_at(index, box, self._folder_of(account, name))
             found = index.changes(box, since)
             if found is None:
                 return None
             is_asked = bool(found.rows) and takes_recent
             return found, index.take_recent(box, found.uidnext) if is_asked else found.uidnext
+
+    def _look(self, account: str, index: Index, box: Box) -> bool:
+        return self._look_at(index, box.id, self._folder_of(account, box.name))
+
+    def _look_at(self, index: Index, box: int, folder: Path) -> bool:
+        """Takes in what other programs did to a mailbox's folder; True if they did anything."""
+        if not foreign.is_changed(index, box, folder):
+            return False
+        for _ in range(MAX_LOOKS):
+            if foreign.look(index, box, folder):
+                break
+        return True
 
     def keywords(self, account: str, box: int) -> dict[int, str]:
         with self._indexes.use(account) as opened:
@@ -208,17 +230,21 @@ class MessageStore:
                 bits = index.keyword_bits(box.id, keywords, create=change.how >= 0)
                 whole = FlagChange(change.how, change.flags | bits)
                 changed, conflicts, files = index.set_flags(box.id, uids, whole, unchanged_since)
-                names = dict(files)
-                new = {uid: maildir.with_letters(names[uid], letters_of(flags)) for uid, flags, _ in changed}
-                for uid, name in new.items():
-                    if name != names[uid]:
-                        index.set_file(box.id, uid, name)
-            folder = self._folder_of(account, index.name_of(box.id) or box.name) / "cur"
-            for uid, name in new.items():
-                if name != names[uid]:
-                    with suppress(OSError):  # a courtesy to other programs: the index knows better
-                        (folder / names[uid]).rename(folder / name)
+                folder = self._folder_of(account, index.name_of(box.id) or box.name)
+                with foreign.ours(index, box.id, folder):
+                    self._rename_files(index, box, folder, changed, dict(files))
         return changed, conflicts
+
+    def _rename_files(
+        self, index: Index, box: Box, folder: Path, changed: list[tuple[int, int, int]], names: dict[int, str]
+    ) -> None:
+        """Flags are told in names too, as a courtesy to other programs: the index knows better."""
+        for uid, flags, _ in changed:
+            name = maildir.with_letters(names[uid], letters_of(flags))
+            if name != names[uid]:
+                with suppress(OSError):
+                    (folder / "cur" / names[uid]).rename(folder / "cur" / name)
+                    index.set_file(box.id, uid, name)
 
     def expunge(self, account: str, uids: Iterable[int]) -> int:
         """Of INBOX; how many of them were there."""
@@ -235,30 +261,30 @@ class MessageStore:
         with self._indexes.use(account) as opened:
             index = opened.index
             with index.change():
-                rows = index.connection.execute(
-                    "SELECT uid FROM msg WHERE box = ? AND flags & ? <> 0", [box.id, DELETED]
-                ).fetchall()
                 wanted = None if uids is None else set(uids)
-                gone, files = index.expunge(box.id, [uid for (uid,) in rows if wanted is None or uid in wanted])
+                deleted = index.deleted_uids(box.id)
+                gone, files = index.expunge(box.id, [uid for uid in deleted if wanted is None or uid in wanted])
         self._remove_files(account, box, files)
         return len(gone)
 
-    def _remove_files(self, account: str, box: Box, files: Iterable[str]) -> None:
-        folder = self._folder_now(account, box)
-        for file in files:
-            try:
-                (folder / "cur" / file).unlink()
-            except FileNotFoundError:
-                path = maildir.find(folder, file)
-                if path is not None:
-                    path.unlink(missing_ok=True)
+    def _remove_files(self, account: str, box: Box, files: Sequence[str]) -> None:
+        """Once the index has durably forgotten them."""
+        if not files:
+            return
+        with self._indexes.use(account) as opened:
+            index = opened.index
+            with index.note():
+                folder = self._folder_of(account, index.name_of(box.id) or box.name)
+                with foreign.ours(index, box.id, folder):
+                    for file in files:
+                        maildir.remove(folder, file)
 
     def copy(
         self, account: str, box: Box, uids: Sequence[int], target: str, *, moves: bool
     ) -> tuple[int, list[tuple[int, int]]]:
         """The target's UIDVALIDITY, and each message's UID here and there. All or none. Raises NoSuchBox."""
         source = self._folder_now(account, box)
-        made: list[Path] = []
+        made: list[tuple[Path, Path]] = []
         try:
             with self._indexes.use(account) as opened:
                 index = opened.index
@@ -267,22 +293,34 @@ class MessageStore:
                     if other is None:
                         raise NoSuchBox(f"no mailbox {target}")
                     folder = self._made(account, target)
-                    pairs = self._copied(index, box, other, uids, source, folder, made)
+                    with foreign.ours(index, other.id, folder):
+                        pairs = self._copied(index, box, other, uids, source, folder, made)
                     maildir.sync_folder(folder)
                     files: list[str] = []
                     if moves:
                         _, files = index.expunge(box.id, [uid for uid, _ in pairs])
         except BaseException as error:
             if not is_io_error(error):
-                for path in made:
+                for _, path in made:
                     path.unlink(missing_ok=True)
             raise
+        finally:
+            for temporary, _ in made:
+                temporary.unlink(missing_ok=True)
         self._remove_files(account, box, files)
         return other.uidvalidity, pairs
 
     def _copied(
-        self, index: Index, box: Box, other: Box, uids: Sequence[int], source: Path, folder: Path, made: list[Path]
+        self,
+        index: Index,
+        box: Box,
+        other: Box,
+        uids: Sequence[int],
+        source: Path,
+        folder: Path,
+        made: list[tuple[Path, Path]],
     ) -> list[tuple[int, int]]:
+        """made: gets what is made of files, in tmp and in cur."""
         words = index.keywords(box.id)
         pairs: list[tuple[int, int]] = []
         found = [message for message in (index.message(box.id, uid) for uid in uids) if message is not None]
@@ -295,18 +333,15 @@ class MessageStore:
                 raise StoreError(f"the file of message {message.uid} is gone")
             kept = [word for bit, word in words.items() if message.flags >> bit & 1]
             flags = message.flags & 31 | index.keyword_bits(other.id, kept, create=True, drops=True)
-            name = maildir.final_name(maildir.new_unique(), message.size, uid, letters_of(flags))
-            maildir.link_into_place(path, folder, name)
-            made.append(folder / "cur" / name)
+            temporary = maildir.link_temporary(path, folder)
+            name = maildir.final_name(temporary.name, message.size, uid, letters_of(flags))
+            made.append((temporary, folder / "cur" / name))
+            maildir.link_into_place(temporary, folder, name)
             index.add(
                 other.id, modseq, StoredMessage(uid, message.size, name, message.internal_date, flags), None,
                 index.email_id(box.id, message.uid),
             )  # fmt: skip
-            index.connection.execute(
-                "INSERT INTO meta(box, uid, env, bs, body, hdr, parts) SELECT ?, ?, env, bs, body, hdr, parts FROM meta"
-                " WHERE box = ? AND uid = ?",
-                [other.id, uid, box.id, message.uid],
-            )
+            index.tell_as(box.id, message.uid, other.id, uid)
             pairs.append((message.uid, uid))
         return pairs
 
@@ -316,11 +351,16 @@ class MessageStore:
         """All of them, and the names that are subscribed."""
         with self._indexes.use(account) as opened:
             index = opened.index
+            foreign.look_for_folders(index, folder_of(self._root, account) / "Maildir")
             return boxes.all_boxes(index), boxes.subscriptions(index)
 
     def status(self, account: str, names: Sequence[str]) -> list[BoxStatus]:
         with self._indexes.use(account) as opened:
-            return boxes.status(opened.index, names)
+            index = opened.index
+            for box in map(index.box, names):
+                if box is not None:
+                    self._look(account, index, box)
+            return boxes.status(index, names)
 
     def subscribe(self, account: str, name: str, *, is_on: bool) -> None:
         with self._indexes.use(account) as opened:
@@ -334,9 +374,18 @@ class MessageStore:
 
     def delete(self, account: str, name: str) -> None:
         with self._indexes.use(account) as opened:
-            box = boxes.delete(opened.index, name)
+            folder, aside = self._folder_of(account, name), None
+            try:
+                with opened.index.change():
+                    box = boxes.delete(opened.index, name)
+                    aside = maildir.put_aside(folder) if folder.exists() else None
+            except BaseException as error:
+                if aside is not None and not is_io_error(error):
+                    aside.rename(folder)
+                raise
             opened.rows.pop(box.id, None)
-            maildir.remove_folder(self._folder_of(account, name))
+            if aside is not None:
+                maildir.remove_folder(aside)
 
     def rename(self, account: str, name: str, other: str) -> None:
         """RFC 3501 6.3.5: INBOX stays, empty, and its messages move. Index and folders change together, or neither."""

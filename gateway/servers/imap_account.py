@@ -2,9 +2,9 @@
 
 import asyncio
 import sqlite3
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import datetime
-from typing import BinaryIO, TypeVar
+from typing import TypeVar
 
 from gateway.core.errors import StoreError
 from gateway.core.mailflags import bits_of
@@ -12,11 +12,11 @@ from gateway.imap import ports
 from gateway.imap.wire import Literal
 from gateway.mailbox.boxes import BoxExists, BoxStatus, NoSuchBox
 from gateway.mailbox.index import Box, Changes, Details, FlagChange
+from gateway.mailbox.maildir import with_crlf
 from gateway.mailbox.store import OpenedBox
 from gateway.servers.store_listener import StoreServer
 from gateway.telemetry import log
 
-READ_SIZE = 256 * 1024
 LATEST = 250_000_000_000.0  # internal dates are of 1970 to 9892, whatever a client says
 
 T = TypeVar("T")
@@ -116,7 +116,7 @@ class StoreAccount:
         bits, keywords = bits_of(flags)
         at = min(max(date.timestamp(), 0.0), LATEST)
         found = await self._call(
-            lambda: self._store.append(self._account, name, _with_crlf(message.file), bits, keywords, at)
+            lambda: self._store.append(self._account, name, with_crlf(message.file), bits, keywords, at)
         )
         self._count("append")
         return found
@@ -147,15 +147,3 @@ def _box(box: ports.Box) -> Box:
     if not isinstance(box, Box):
         raise TypeError("a mailbox of another store")
     return box
-
-
-def _with_crlf(file: BinaryIO) -> Iterator[bytes]:
-    """The octets, every line ended by CRLF: a client that sends bare LF would have files that no other reads."""
-    file.seek(0)
-    had_cr = False
-    while octets := file.read(READ_SIZE):
-        first, had_cr = had_cr and octets.startswith(b"\n"), octets.endswith(b"\r")
-        if first:
-            yield b"\n"
-            octets = octets[1:]
-        yield octets.replace(b"\r\n", b"\n").replace(b"\n", b"\r\n")
