@@ -19,6 +19,7 @@ from gateway.cli.replay import policy_coverage, policy_replay
 from gateway.cli.setup import init, run
 from gateway.cli.spam import spam
 from gateway.cli.status import status
+from gateway.cli.store import store
 from gateway.cli.trace import trace
 
 
@@ -29,6 +30,7 @@ class SmarthostCommands(GroupedCommands):
         Commands("People", ("user", "alias")),
         Commands("Domains", ("dkim", "dns")),
         Commands("Mail on its way", ("queue", "quarantine", "trace")),
+        Commands("Mail that is here", ("store",)),
         Commands("The spam filter", ("spam",)),
     )
 
@@ -43,7 +45,7 @@ def main() -> None:
 
 
 for command in (
-    init, check, doctor, run, reload, status, policy, user, alias, dkim, dns, queue, quarantine, trace, spam,
+    init, check, doctor, run, reload, status, policy, user, alias, dkim, dns, queue, quarantine, trace, store, spam,
 ):  # fmt: skip
     main.add_command(command)
 policy.add_command(policy_explain)

@@ -65,6 +65,7 @@ class ImapSession:
         self._out = out
         self._append_limit = append_limit
         self._view: View | None = None
+        self.is_over = False
         self.is_utf8 = False
         self._with_modseq = False
         self._with_vanished = False
@@ -120,7 +121,9 @@ class ImapSession:
         return view.tell(with_expunges=with_expunges, with_modseq=self._with_modseq, as_vanished=self._with_vanished)
 
     async def _refresh(self) -> None:
-        """Takes in what has happened; a mailbox that is gone is not selected any more."""
+        """Takes in what has happened. Where the mailbox is gone the session ends (RFC 2180 3.3): a client that believes
+        it selected comes back and looks.
+        """
         view = self._view
         if view is None:
             return
@@ -129,7 +132,8 @@ class ImapSession:
             view.keywords = await self._account.keywords(view.box) if changes.rows else view.keywords
         except Gone:
             self._view = None
-            await self._out.send(b"* NO The mailbox was deleted\r\n")
+            self.is_over = True
+            await self._out.send(b"* BYE The mailbox is gone\r\n")
             return
         except Unavailable:  # what the client knows stays true; it is told the rest later
             return
@@ -210,6 +214,8 @@ class ImapSession:
                 await self._account.create(name, command.uses[0] if command.uses else "")
             case "DELETE":
                 await self._account.delete(name)
+                if self._view is not None and self._view.box.name == name:
+                    self._view = None
             case "SUBSCRIBE" | "UNSUBSCRIBE":
                 await self._account.subscribe(name, is_on=command.verb == "SUBSCRIBE")
             case "GETQUOTAROOT":

@@ -1,15 +1,17 @@
 """The indexes of many accounts: some kept open, each for one thread at a time."""
 
+import sqlite3
 import threading
 from collections import OrderedDict
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from gateway.mailbox import maildir
+from gateway.mailbox import maildir, recovery
 from gateway.mailbox.index import Index
 from gateway.mailbox.rows import Rows
+from gateway.mailbox.schema import is_corrupt
 
 MAX_OPEN = 64  # indexes kept open
 
@@ -31,10 +33,13 @@ class _Seat:
 
 
 class Indexes:
-    """root: holds `DOMAIN/LOCAL/index.db`."""
+    """root: holds `DOMAIN/LOCAL/index.db`. on_rebuild: told of an account whose index was damaged, and whether it was
+    made anew here.
+    """
 
-    def __init__(self, root: Path) -> None:
+    def __init__(self, root: Path, on_rebuild: Callable[[str, bool], None]) -> None:
         self._root = root
+        self._on_rebuild = on_rebuild
         self._seats: OrderedDict[str, _Seat] = OrderedDict()
         self._table = threading.Lock()
 
@@ -48,7 +53,12 @@ class Indexes:
             self._close_some()
         try:
             with seat.lock:
-                yield self._current(account, seat)
+                try:
+                    yield self._current(account, seat)
+                except sqlite3.DatabaseError as error:
+                    if is_corrupt(error):
+                        self._rebuild(account, seat)
+                    raise
         finally:
             with self._table:
                 seat.users -= 1
@@ -79,6 +89,14 @@ class Indexes:
             index = Index(path)
             opened = seat.opened = OpenIndex(index, path.stat().st_ino)
         return opened
+
+    def _rebuild(self, account: str, seat: _Seat) -> None:
+        """What was wished is refused this time; sessions with mailboxes open find them gone."""
+        path = folder_of(self._root, account) / "index.db"
+        opened, seat.opened = seat.opened, None
+        if opened is not None:
+            opened.index.close()
+        self._on_rebuild(account, recovery.rebuild(path, path.stat().st_ino if opened is None else opened.inode))
 
     def close(self) -> None:
         """When no call is under way any more."""

@@ -76,18 +76,23 @@ ALTER TABLE quota ADD COLUMN warned INTEGER NOT NULL DEFAULT 0;
 _STEPS = {0: _BOX + _REST, 1: _FROM_1, 2: _FROM_2}
 
 
-def open_index(path: Path) -> sqlite3.Connection:
-    """Made or migrated if need be. Raises StoreError for one of a newer program."""
+def open_index(path: Path, first_id: int = 0) -> sqlite3.Connection:
+    """Made or migrated if need be. first_id: above which a new one numbers its mailboxes; 0: by the time. Raises
+    StoreError for one of a newer program.
+    """
     connection = sqlite3.connect(path, isolation_level=None, check_same_thread=False, timeout=30.0)
-    with _folder_lock(path.parent):
-        connection.execute("PRAGMA journal_mode=WAL")
-    connection.execute("PRAGMA synchronous=FULL")
-    version = connection.execute("PRAGMA user_version").fetchone()[0]
-    if version > SCHEMA_VERSION:
+    try:
+        with _folder_lock(path.parent):
+            connection.execute("PRAGMA journal_mode=WAL")
+        connection.execute("PRAGMA synchronous=FULL")
+        version = connection.execute("PRAGMA user_version").fetchone()[0]
+        if version > SCHEMA_VERSION:
+            raise StoreError(f"{path}: schema version {version} is newer than this program's {SCHEMA_VERSION}")
+        if version < SCHEMA_VERSION:
+            _prepare(connection, first_id)
+    except BaseException:
         connection.close()
-        raise StoreError(f"{path}: schema version {version} is newer than this program's {SCHEMA_VERSION}")
-    if version < SCHEMA_VERSION:
-        _prepare(connection)
+        raise
     return connection
 
 
@@ -103,7 +108,7 @@ def _folder_lock(folder: Path) -> Iterator[None]:
         os.close(descriptor)
 
 
-def _prepare(connection: sqlite3.Connection) -> None:
+def _prepare(connection: sqlite3.Connection, first_id: int) -> None:
     """Another process may do the same at this moment: the version is looked at again under the lock."""
     execute = connection.execute
     execute("BEGIN IMMEDIATE")
@@ -112,16 +117,18 @@ def _prepare(connection: sqlite3.Connection) -> None:
         for statement in filter(str.strip, _STEPS[version].split(";\n")):
             execute(statement)
         if version < 2:
-            _make_boxes(connection)
+            _make_boxes(connection, first_id)
         execute(f"PRAGMA user_version={SCHEMA_VERSION}")
     execute("COMMIT")
 
 
-def _make_boxes(connection: sqlite3.Connection) -> None:
+def _make_boxes(connection: sqlite3.Connection, first_id: int) -> None:
     execute = connection.execute
     now = int(time.time())
     if execute("SELECT seq FROM sqlite_sequence WHERE name = 'box'").fetchone() is None:
-        execute("INSERT INTO sqlite_sequence VALUES('box', ?)", [now])  # an index made anew gives other numbers
+        execute(
+            "INSERT INTO sqlite_sequence VALUES('box', ?)", [first_id or now]
+        )  # an index made anew gives other numbers
     validity = max(now, *(row[0] for row in execute("SELECT uidvalidity FROM box")), 0)
     for name, special in MADE:
         validity += 1

@@ -16,12 +16,14 @@ from gateway.core.foldernames import INBOX, folder_name
 from gateway.core.mailflags import letters_of
 from gateway.mailbox import boxes, foreign, maildir
 from gateway.mailbox.boxes import BoxExists, BoxStatus, NoSuchBox
+from gateway.mailbox.copying import copy_messages
 from gateway.mailbox.index import Box, Changes, Details, FlagChange, Index, StoredMessage, Summarised
 from gateway.mailbox.indexes import Indexes, folder_of
 from gateway.mailbox.rows import Rows
 from gateway.mailbox.schema import is_io_error
 
 MAX_LOOKS = 20  # at one call; what more there is comes with the next
+TOLD = 50  # messages whose summaries are kept together
 MAX_SUMMARISED = 64 * 1024 * 1024  # octets of a message that are looked at to tell its structure
 
 Summarise = Callable[[bytes], Summarised]
@@ -38,12 +40,14 @@ class OpenedBox:
 
 
 class MessageStore:
-    """root: has `DOMAIN/LOCAL/Maildir` and `DOMAIN/LOCAL/index.db`. summarise: what IMAP asks of a message."""
+    """root: has `DOMAIN/LOCAL/Maildir` and `DOMAIN/LOCAL/index.db`. summarise: what IMAP asks of a message. on_rebuild:
+    of `Indexes`.
+    """
 
-    def __init__(self, root: Path, summarise: Summarise) -> None:
+    def __init__(self, root: Path, summarise: Summarise, on_rebuild: Callable[[str, bool], None]) -> None:
         self._root = root
         self._summarise = summarise
-        self._indexes = Indexes(root)
+        self._indexes = Indexes(root, on_rebuild)
 
     # --- messages come --------------------------------------------------------------------------------------------
 
@@ -174,23 +178,27 @@ class MessageStore:
         with self._indexes.use(account) as opened:
             index = opened.index
             found = index.details(box.id, uids)
-            missing = [index.message(box.id, uid) for uid in uids if uid not in found]
-        for message in missing:
-            if message is not None:
-                self._tell(account, box, message)
-        if any(message is not None for message in missing):
+            missing = [uid for uid in uids if uid not in found]
+        for start in range(0, len(missing), TOLD):
+            self._tell(account, box, missing[start : start + TOLD])
+        if missing:
             with self._indexes.use(account) as opened:
                 found = opened.index.details(box.id, uids)
         return found
 
-    def _tell(self, account: str, box: Box, message: StoredMessage) -> None:
-        with suppress(FileNotFoundError), self.open_message(account, message, box) as file:
-            told = self._summarise(file.read(MAX_SUMMARISED))
-            with self._indexes.use(account) as opened:
-                index = opened.index
-                with index.change():
-                    if index.message(box.id, message.uid) is not None:
-                        index.tell(box.id, message.uid, told)
+    def _tell(self, account: str, box: Box, uids: Sequence[int]) -> None:
+        with self._indexes.use(account) as opened:
+            messages = [message for uid in uids if (message := opened.index.message(box.id, uid)) is not None]
+        told = []
+        for message in messages:
+            with suppress(FileNotFoundError), self.open_message(account, message, box) as file:
+                told.append((message.uid, self._summarise(file.read(MAX_SUMMARISED))))
+        with self._indexes.use(account) as opened:
+            index = opened.index
+            with index.note():
+                for uid, summary in told:
+                    if index.message(box.id, uid) is not None:
+                        index.tell(box.id, uid, summary)
 
     def sizes_and_dates(self, account: str, box: int, first: int, last: int) -> dict[int, tuple[int, float]]:
         with self._indexes.use(account) as opened:
@@ -294,7 +302,7 @@ class MessageStore:
                         raise NoSuchBox(f"no mailbox {target}")
                     folder = self._made(account, target)
                     with foreign.ours(index, other.id, folder):
-                        pairs = self._copied(index, box, other, uids, source, folder, made)
+                        pairs = copy_messages(index, box, other, uids, source, folder, made)
                     maildir.sync_folder(folder)
                     files: list[str] = []
                     if moves:
@@ -309,41 +317,6 @@ class MessageStore:
                 temporary.unlink(missing_ok=True)
         self._remove_files(account, box, files)
         return other.uidvalidity, pairs
-
-    def _copied(
-        self,
-        index: Index,
-        box: Box,
-        other: Box,
-        uids: Sequence[int],
-        source: Path,
-        folder: Path,
-        made: list[tuple[Path, Path]],
-    ) -> list[tuple[int, int]]:
-        """made: gets what is made of files, in tmp and in cur."""
-        words = index.keywords(box.id)
-        pairs: list[tuple[int, int]] = []
-        found = [message for message in (index.message(box.id, uid) for uid in uids) if message is not None]
-        if not found:
-            return pairs
-        first, modseq = index.take_uids(other.id, len(found))
-        for uid, message in enumerate(found, first):
-            path = maildir.find(source, message.file)
-            if path is None:
-                raise StoreError(f"the file of message {message.uid} is gone")
-            kept = [word for bit, word in words.items() if message.flags >> bit & 1]
-            flags = message.flags & 31 | index.keyword_bits(other.id, kept, create=True, drops=True)
-            temporary = maildir.link_temporary(path, folder)
-            name = maildir.final_name(temporary.name, message.size, uid, letters_of(flags))
-            made.append((temporary, folder / "cur" / name))
-            maildir.link_into_place(temporary, folder, name)
-            index.add(
-                other.id, modseq, StoredMessage(uid, message.size, name, message.internal_date, flags), None,
-                index.email_id(box.id, message.uid),
-            )  # fmt: skip
-            index.tell_as(box.id, message.uid, other.id, uid)
-            pairs.append((message.uid, uid))
-        return pairs
 
     # --- mailboxes ------------------------------------------------------------------------------------------------
 

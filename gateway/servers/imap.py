@@ -185,6 +185,7 @@ class ImapDialogue:
                 await self._answer(tag, "BAD Sign in first")
             case _:
                 await session.run(tagged)
+                self._is_over = session.is_over
 
     async def _start_tls(self, tag: str) -> None:
         if self._is_tls or self._session is not None:
@@ -293,6 +294,9 @@ class ImapDialogue:
             if watched != seen or now - refreshed >= REFRESH_S:
                 seen, refreshed = watched, now
                 await session.idle_news()
+                if session.is_over:
+                    self._is_over = True
+                    return
             if now - told >= STILL_HERE_S:
                 told = now
                 await self.send(b"* OK Still here\r\n")

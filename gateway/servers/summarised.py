@@ -5,10 +5,17 @@ from pathlib import Path
 from gateway.imap.summary import places_to_json, summarise
 from gateway.mailbox.index import Summarised
 from gateway.mailbox.store import MessageStore
+from gateway.telemetry import log
+
+_log = log.get("store")
 
 
 def open_store(folder: Path) -> MessageStore:
-    return MessageStore(folder, summarised)
+    return MessageStore(folder, summarised, _rebuilt)
+
+
+def _rebuilt(account: str, is_here: bool) -> None:
+    _log.error("an index was damaged", account=account, rebuilt="here" if is_here else "by another process")
 
 
 def summarised(octets: bytes) -> Summarised:

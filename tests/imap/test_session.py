@@ -138,15 +138,20 @@ def test_nothing_is_expunged_while_numbers_count(tmp_path: Path) -> None:
     asyncio.run(run())
 
 
-def test_a_mailbox_that_is_deleted_under_a_session_ends_its_selection(tmp_path: Path) -> None:
+def test_a_mailbox_that_is_deleted_under_a_session_ends_it(tmp_path: Path) -> None:
     async def run() -> None:
         server = store_server(tmp_path)
         one, two = Talk(server), Talk(server)
         await one.run("CREATE x")
         await one.run("SELECT x")
         await two.run("DELETE x")
-        assert b"* NO The mailbox was deleted\r\nt OK" in await one.run("NOOP")
-        assert b"t BAD" in await one.run("FETCH 1:* FLAGS")
+        assert await one.run("NOOP") == b"* BYE The mailbox is gone\r\nt OK Done\r\n"
+        assert one.session.is_over
+        await two.run("CREATE y")
+        await two.run("SELECT y")
+        assert await two.run("DELETE y") == b"t OK Done\r\n"
+        assert b"t BAD" in await two.run("FETCH 1:* FLAGS")
+        assert not two.session.is_over
         server.store.close()
 
     asyncio.run(run())

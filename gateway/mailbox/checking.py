@@ -1,0 +1,135 @@
+"""Are a user's index and files one? What is not is said in words, and mended where that is wanted.
+
+What other programs did is taken in first, so nothing of that is a fault. A file whose size has changed is another
+message now: the old one is expunged, the new one gets a UID of its own.
+"""
+
+import sqlite3
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from gateway.core.foldernames import INBOX, folder_name, name_of_folder
+from gateway.mailbox import boxes, foreign, maildir
+from gateway.mailbox.index import Box, Index, Summarised
+
+LEFT_S = 36 * 3600.0  # a file in tmp that is older was given up (as Maildir's readers have it)
+
+
+@dataclass(frozen=True, slots=True)
+class Fault:
+    """mend: None where nothing can be done by itself. Called within a change."""
+
+    text: str
+    mend: Callable[[], object] | None
+
+
+def damage(index: Index) -> str:
+    """What SQLite finds wrong with the file; "": nothing."""
+    try:
+        (found,) = index.connection.execute("PRAGMA integrity_check(1)").fetchone()
+    except sqlite3.DatabaseError as error:
+        return str(error)
+    return "" if found == "ok" else str(found)
+
+
+def faults(index: Index, root: Path, summarise: Callable[[bytes], Summarised] | None) -> Iterator[Fault]:
+    """root: the user's Maildir. summarise: what is kept of each message is worked out again and compared."""
+    yield from _folders(index, root)
+    for box in boxes.all_boxes(index):
+        folder = root / folder_name(box.name)
+        while foreign.is_changed(index, box.id, folder) and not foreign.look(index, box.id, folder):
+            pass
+        yield from _messages(index, box, folder)
+        yield from _left(box, folder)
+        if summarise is not None:
+            yield from _summaries(index, box, folder, summarise)
+    yield from _sums(index)
+
+
+def _folders(index: Index, root: Path) -> Iterator[Fault]:
+    foreign.look_for_folders(index, root)
+    for folder in sorted(maildir.folders(root)):
+        if name_of_folder(folder) is None:
+            yield Fault(f"{folder}: no mailbox can have this folder's name", None)
+    for aside in sorted(root.glob("aside-*")):
+        yield Fault(f"{aside.name}: was in the way of a mailbox that was renamed", None)
+
+
+def _messages(index: Index, box: Box, folder: Path) -> Iterator[Fault]:
+    execute = index.connection.execute
+    last_uid, last_modseq = execute("SELECT max(uid), max(modseq) FROM msg WHERE box = ?", [box.id]).fetchone()
+    current = index.wanted_box(box.name)
+    if last_uid is not None and (last_uid >= current.uidnext or last_modseq > current.modseq):
+        yield Fault(
+            f"{box.name}: UIDNEXT or HIGHESTMODSEQ is behind its messages",
+            lambda: execute(
+                "UPDATE box SET uidnext = max(uidnext, ?), modseq = max(modseq, ?) WHERE id = ?",
+                [last_uid + 1, last_modseq + 1, box.id],
+            ),
+        )
+    for message in index.messages(box.id):
+        path = folder / "cur" / message.file
+        try:
+            size = path.stat().st_size
+        except OSError as error:
+            yield Fault(f"{box.name}: message {message.uid}: {error.strerror}: {message.file}", None)
+            continue
+        if size != message.size:
+            text = f"{box.name}: message {message.uid} has {size} octets in its file, {message.size} were stored"
+            yield Fault(text, lambda path=path, uid=message.uid: _replaced(index, box, path, uid))  # type: ignore[misc]
+    orphans = "FROM meta WHERE box = ? AND uid NOT IN (SELECT uid FROM msg WHERE msg.box = meta.box)"
+    (count,) = execute(f"SELECT count(*) {orphans}", [box.id]).fetchone()  # a constant
+    if count:
+        yield Fault(
+            f"{box.name}: {count} summaries of messages that are not there",
+            lambda: execute(f"DELETE {orphans}", [box.id]),  # a constant
+        )
+
+
+def _replaced(index: Index, box: Box, path: Path, uid: int) -> None:
+    index.expunge(box.id, [uid])
+    path.rename(path.with_name(f"{maildir.new_unique()}:{path.name.partition(':')[2]}"))
+
+
+def _left(box: Box, folder: Path) -> Iterator[Fault]:
+    now = time.time()
+    for path in sorted((folder / "tmp").glob("*")):
+        if path.is_file() and path.stat().st_mtime < now - LEFT_S:
+            yield Fault(f"{box.name}: tmp/{path.name} was given up", path.unlink)
+
+
+def _summaries(index: Index, box: Box, folder: Path, summarise: Callable[[bytes], Summarised]) -> Iterator[Fault]:
+    for message in index.messages(box.id):
+        kept = index.details(box.id, [message.uid]).get(message.uid)
+        path = maildir.find(folder, message.file)
+        if kept is None or path is None:
+            continue
+        fresh = summarise(path.read_bytes())
+        if (kept.envelope, kept.structure, kept.body, kept.header, kept.places) != (
+            fresh.envelope, fresh.structure, fresh.body, fresh.header, fresh.places,
+        ):  # fmt: skip
+            yield Fault(
+                f"{box.name}: message {message.uid}: what is kept of it is not what its file says",
+                lambda uid=message.uid, fresh=fresh: index.tell(box.id, uid, fresh),  # type: ignore[misc]
+            )
+
+
+def _sums(index: Index) -> Iterator[Fault]:
+    execute = index.connection.execute
+    octets, count = execute("SELECT coalesce(sum(size), 0), count(*) FROM msg").fetchone()
+    if index.usage() != (octets, count):
+        yield Fault(
+            f"the index counts {index.usage()[1]} messages of {index.usage()[0]} octets, there are {count} of {octets}",
+            lambda: execute("UPDATE quota SET octets = ?, messages = ?", [octets, count]),
+        )
+    for (box,) in execute("SELECT DISTINCT box FROM msg WHERE box NOT IN (SELECT id FROM box)").fetchall():
+        yield Fault(f"messages of mailbox {box}, which is not there", lambda box=box: _forget(index, box))  # type: ignore[misc]
+    if index.box(INBOX) is None:
+        yield Fault("there is no INBOX", None)
+
+
+def _forget(index: Index, box: int) -> None:
+    for table in ("meta", "keyword", "expunged", "msg"):
+        index.connection.execute(f"DELETE FROM {table} WHERE box = ?", [box])  # noqa: S608  # a constant
