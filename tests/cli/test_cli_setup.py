@@ -97,7 +97,7 @@ def test_exit_codes_in_an_empty_folder(bare: Cli, argv: tuple[str, ...], code: i
 
 def test_help_shows_every_command_under_a_title(bare: Cli) -> None:
     text = bare("--help").expect(0).stdout
-    assert re.findall(r"^(\S.*):$", text, re.MULTILINE)[-6:] == [
+    assert re.findall(r"^(\S.*):$", text, re.MULTILINE)[-7:] == [
         "Set up and run",
         "Policies",
         "People",
