@@ -103,6 +103,7 @@ def test_help_shows_every_command_under_a_title(bare: Cli) -> None:
         "People",
         "Domains",
         "Mail on its way",
+        "Mail that is here",
         "The spam filter",
     ]
     for name in ("init", "check", "run", "user", "alias", "queue", "trace"):
