@@ -274,6 +274,7 @@ class Checks(Section):
     reputation: ReputationCheck = ReputationCheck()
     usage: UsageCheck = UsageCheck()
     recipients: RecipientsCheck = RecipientsCheck()
+    fullness: CheckSettings = CheckSettings()
     urls: CheckSettings = CheckSettings()
     uribl: CheckSettings = CheckSettings()
     spf: CheckSettings = CheckSettings(timeout=20.0)
@@ -281,6 +282,12 @@ class Checks(Section):
     dmarc: CheckSettings = CheckSettings(timeout=40.0)
     arc: CheckSettings = CheckSettings(timeout=20.0)
     rhsbl: CheckSettings = CheckSettings()
+
+
+class Store(Section):
+    """quota: octets of mail of an account that has no limit of its own; 0: any amount."""
+
+    quota: Size = 0
 
 
 def _time_of_day(value: str) -> str:
@@ -360,6 +367,7 @@ class Config(Section):
     checks: Checks = Checks()
     queue: Queue = Queue()
     quarantine: Quarantine = Quarantine()
+    store: Store = Store()
     web: Web = Web()
     trace: Trace = Trace()
     policy: PolicySettings = PolicySettings()

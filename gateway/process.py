@@ -30,6 +30,7 @@ from gateway.quarantine.links import Links
 from gateway.quarantine.sender import DigestSender, DigestSettings
 from gateway.queue.intake import Intake, IntakeSettings
 from gateway.servers.login import LoginGuard, LoginLimits
+from gateway.servers.quotas import AccountQuotas
 from gateway.storage.counters import SharedCounters
 from gateway.storage.quarantine_room import QuarantineLimits, QuarantineRoom
 from gateway.storage.sqlite_accounts import SqliteAccounts
@@ -52,6 +53,10 @@ _log = log.get("roles")
 class SystemClock:
     def now(self) -> float:
         return time.time()
+
+
+def quotas_of(config: Config, accounts: SqliteAccounts) -> AccountQuotas:
+    return AccountQuotas(accounts, config.store.quota, config.gateway.hostname, SystemClock().now)
 
 
 @dataclass(slots=True)

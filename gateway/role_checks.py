@@ -2,6 +2,7 @@
 
 import asyncio
 from dataclasses import dataclass
+from functools import partial
 
 from gateway.checks.antivirus import Antivirus, Clamds
 from gateway.checks.clamd import parse_clamd
@@ -9,6 +10,7 @@ from gateway.checks.content import Content, ContentClient
 from gateway.checks.dnsbl import DnsLists, DomainLists, UriLists
 from gateway.checks.early_talker import EarlyTalkers
 from gateway.checks.engines import EMBEDDED, Engine, parse_engine
+from gateway.checks.fullness import Fullness
 from gateway.checks.greylist import Greylist, GreylistSettings
 from gateway.checks.links import Links
 from gateway.checks.memory import Memory
@@ -27,9 +29,11 @@ from gateway.config import Config
 from gateway.core.errors import ConfigError
 from gateway.delivery.probe import Prober
 from gateway.delivery.relay import Relay
+from gateway.mailbox.quota import used
 from gateway.policy.context import MessageFacts
-from gateway.process import Process, relay_of, resolver_of
+from gateway.process import Process, directory_of, quotas_of, relay_of, resolver_of
 from gateway.quarantine.release import Scanned
+from gateway.storage.sqlite_accounts import SqliteAccounts
 from gateway.storage.sqlite_state import SqliteState
 
 
@@ -144,6 +148,9 @@ def make_checks(process: Process) -> SmtpChecks:
     reputations = Reputations(state, spf, settings.reputation.half_life)
     usage = Usage(state, UsageSettings(settings.usage.floor, settings.usage.factor, settings.usage.keep))
     checks |= {"reputation": reputations, "usage": usage}
+    accounts = SqliteAccounts(config.data / "accounts.db")
+    limit = quotas_of(config, accounts).limit
+    checks["fullness"] = Fullness(directory_of(config, accounts), limit, partial(used, config.data / "mail"))
     deadlines = {name: getattr(settings, name).timeout for name in checks}
     # The engines have their own deadline; the answer of all of them may take that of the slowest.
     deadlines["antivirus"] = max(settings.antivirus.timeout, settings.content.timeout) + 1

@@ -6,7 +6,7 @@ from contextlib import suppress
 from gateway.delivery.connection import Connection, TlsMode
 from gateway.delivery.local import LocalDelivery
 from gateway.observe import QueueObserver, ReleaseObserver
-from gateway.process import Process, SystemClock, directory_of, drain, intake_of, relay_of, resolver_of
+from gateway.process import Process, SystemClock, directory_of, drain, intake_of, quotas_of, relay_of, resolver_of
 from gateway.quarantine.release import Releaser, ReleaseSettings
 from gateway.queue.runner import Runner, RunnerSettings
 from gateway.queue.schedule import RetryPlan
@@ -44,7 +44,7 @@ async def run_queue(process: Process) -> None:
         on_broken=process.fail_from_thread,
         on_set_aside=lambda reason: _log.error("queue row set aside", reason=reason),
     )
-    store = open_store(config.data / "mail")
+    store = open_store(config.data / "mail", quotas_of(config, accounts))
     found = process.metrics
 
     def connected(connection: Connection) -> None:

@@ -2,7 +2,7 @@
 
 from concurrent.futures import ThreadPoolExecutor
 
-from gateway.process import Process, drain, login_of
+from gateway.process import Process, drain, login_of, quotas_of
 from gateway.servers.imap import serve_imap
 from gateway.servers.pop3 import serve_pop3
 from gateway.servers.store_listener import StoreListener, StoreServer, StoreSettings
@@ -20,7 +20,7 @@ async def run_store(process: Process) -> None:
     limits = config.limits
     server = StoreServer(
         StoreSettings(config.gateway.hostname, limits.connections, limits.connections_by_address, limits.size, folder),
-        open_store(folder),
+        open_store(folder, quotas_of(config, accounts)),
         login_of(shared, accounts),
         shared.counters,
         process.metrics,

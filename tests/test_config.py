@@ -90,6 +90,7 @@ def test_every_key_has_its_documented_default(tmp_path: Path) -> None:
                 "keep_existing": 86400.0,
                 "keep_missing": 3600.0,
             },
+            "fullness": {"timeout": 10.0, "on_error": "skip"},
         },
         "queue": {
             "retry": (300.0, 900.0, 1800.0, 3600.0, 7200.0, 14400.0),
@@ -103,6 +104,7 @@ def test_every_key_has_its_documented_default(tmp_path: Path) -> None:
             "digest": "07:00",
             "links": 604800.0,
         },
+        "store": {"quota": 0},
         "web": {"url": "", "tls": True},
         "trace": {"keep": 30 * 86400.0, "max_size": 2 * 1024**3},
         "policy": {"answer": "late", "watch": False, "shadow": "", "shadow_lookups": 0},

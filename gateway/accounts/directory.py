@@ -18,12 +18,15 @@ ROLES = ("postmaster", "abuse")  # RFC 5321 4.5.1, RFC 2142: always deliverable
 
 @dataclass(frozen=True, slots=True)
 class Account:
-    """address: `local@domain` in lower case; password_hash: None while disabled."""
+    """address: `local@domain` in lower case; password_hash: None while disabled; quota: octets of mail, 0: any
+    amount, None: as configured for all.
+    """
 
     address: str
     password_hash: str | None
     is_disabled: bool
     created: float
+    quota: int | None = None
 
 
 class AccountStore(Protocol):

@@ -8,8 +8,9 @@ from pathlib import Path
 import click
 
 from gateway.cli.context import NO, USAGE, config_option, fail, iso, json_option, show, with_store
-from gateway.config import Config
+from gateway.config import Config, parse_size
 from gateway.core.address import Mailbox, parse_mailbox
+from gateway.servers.quotas import size_text
 from gateway.storage.sqlite_accounts import SqliteAccounts
 
 MIN_PASSWORD = 8
@@ -17,7 +18,7 @@ MIN_PASSWORD = 8
 
 @click.group()
 def user() -> None:
-    """Accounts: add, list, senders, passwd, disable, enable, delete."""
+    """Accounts: add, list, senders, quota, passwd, disable, enable, delete."""
 
 
 @click.group()
@@ -142,6 +143,48 @@ def user_senders(
         return NO if missing else 0
 
     _with_accounts(config_path, body)
+
+
+@user.command("quota")
+@click.argument("address", required=False)
+@click.argument("size", required=False)
+@config_option
+@json_option
+def user_quota(address: str | None, size: str | None, config_path: Path, as_json: bool) -> None:
+    """How much mail accounts have and may have; with SIZE, set one's.
+
+    SIZE is a number of octets, "500MB" or "5GB"; "none" is any amount, "default" what [store] quota says.
+    """
+    from gateway.mailbox.quota import used
+    from gateway.process import quotas_of
+
+    def body(config: Config, accounts: SqliteAccounts) -> int:
+        name = None if address is None else address.lower()
+        if name is not None and accounts.account(name) is None:
+            fail(f"no account {name}")
+        if name is not None and size is not None:
+            accounts.set_quota(name, _quota(size))
+        quotas, rows = quotas_of(config, accounts), []
+        for account in accounts.accounts():
+            if name in (None, account.address):
+                octets, limit = used(config.data / "mail", account.address), quotas.limit(account.address)
+                row: dict[str, object] = {"address": account.address, "used": octets, "limit": limit or None}
+                if not as_json:
+                    row |= {"used": size_text(octets), "limit": size_text(limit) if limit else "none"}
+                rows.append(row | {"percent": octets * 100 // limit if limit else None})
+        show(rows, ("address", "used", "limit", "percent"), as_json=as_json)
+        return 0
+
+    _with_accounts(config_path, body)
+
+
+def _quota(size: str) -> int | None:
+    if size == "default":
+        return None
+    try:
+        return 0 if size == "none" else parse_size(size)
+    except ValueError as error:
+        fail(str(error), USAGE)
 
 
 @user.command("passwd")

@@ -10,11 +10,13 @@ from gateway.core.address import Mailbox
 from gateway.core.outcome import Deferred, Delivered, Failed, Outcome
 from gateway.core.reply import reply
 from gateway.delivery.relay import Delivery
+from gateway.mailbox.quota import OverQuota
 from gateway.mailbox.store import MessageStore
 from gateway.message import trace
 
 STORED = reply(250, "2.1.5", "Delivered")
 NOBODY = reply(550, "5.1.1", "No such mailbox here")
+FULL = reply(452, "4.2.2", "The mailbox is full")
 UNAVAILABLE = reply(451, "4.3.0", "The mailbox cannot take it now")
 THREADS = 4
 
@@ -50,6 +52,8 @@ class LocalDelivery:
         delivery_id = hashlib.sha256(f"{queue_id} {mailbox}".encode()).hexdigest()[:32]
         try:
             self._store.deliver(account, pieces, delivery_id, created)
+        except OverQuota:
+            return Deferred(FULL)
         except Exception as error:  # one user's broken mailbox must not keep others' mail
             self._on_error(f"store {account}", error)
             return Deferred(UNAVAILABLE)

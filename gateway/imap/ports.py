@@ -113,6 +113,10 @@ class NotDone(Exception):
     """CANNOT: the text says why."""
 
 
+class NoRoom(Exception):
+    """OVERQUOTA."""
+
+
 class Gone(Exception):
     """A message, or the mailbox, that another session has removed."""
 
@@ -155,7 +159,7 @@ class Account(Protocol):
         """Octets of a message's file. Raises Gone."""
 
     async def append(self, name: str, message: Literal, flags: Sequence[str], date: datetime) -> tuple[int, int]:
-        """UIDVALIDITY and UID. Raises NotDone."""
+        """UIDVALIDITY and UID. Raises NotDone, NoRoom."""
 
     async def set_flags(
         self, box: Box, uids: Sequence[int], how: int, flags: Sequence[str], unchanged_since: int | None
@@ -168,7 +172,7 @@ class Account(Protocol):
     async def copy(
         self, box: Box, uids: Sequence[int], target: str, *, moves: bool
     ) -> tuple[int, Sequence[tuple[int, int]]]:
-        """The target's UIDVALIDITY, and each UID here and there. Raises NotDone."""
+        """The target's UIDVALIDITY, and each UID here and there. Raises NotDone, NoRoom."""
 
     async def rest(self) -> None:
         """Lets other sessions have their turn."""

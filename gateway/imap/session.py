@@ -35,7 +35,7 @@ from gateway.imap.fetcher import Fetcher
 from gateway.imap.finder import Finder
 from gateway.imap.listing import list_responses, status_response
 from gateway.imap.names import encode_name
-from gateway.imap.ports import Account, Gone, MailboxThere, NoMailbox, NotDone, Out, Unavailable
+from gateway.imap.ports import Account, Gone, MailboxThere, NoMailbox, NoRoom, NotDone, Out, Unavailable
 from gateway.imap.storer import Storer
 from gateway.imap.view import View, set_of
 from gateway.imap.wire import astring, string
@@ -94,6 +94,8 @@ class ImapSession:
             await self._finish(command, tag + b" NO [ALREADYEXISTS] There is such a mailbox already")
         except NotDone as error:
             await self._finish(command, tag + f" NO [CANNOT] {error}".encode("ascii", "replace"))
+        except NoRoom:
+            await self._finish(command, tag + b" NO [OVERQUOTA] The mailbox is full")
         except Gone:
             await self._finish(command, tag + b" NO [EXPUNGEISSUED] Another session has removed it")
         except Unavailable:

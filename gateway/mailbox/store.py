@@ -5,6 +5,8 @@ delivered. A crash leaves at worst a file that no index row names, or a message 
 All calls block: they belong in a small pool, never on an event loop.
 """
 
+import sqlite3
+import time
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -19,6 +21,7 @@ from gateway.mailbox.boxes import BoxExists, BoxStatus, NoSuchBox
 from gateway.mailbox.copying import copy_messages
 from gateway.mailbox.index import Box, Changes, Details, FlagChange, Index, StoredMessage, Summarised
 from gateway.mailbox.indexes import Indexes, folder_of
+from gateway.mailbox.quota import Quotas, level_reached, make_room
 from gateway.mailbox.rows import Rows
 from gateway.mailbox.schema import is_io_error
 
@@ -44,9 +47,12 @@ class MessageStore:
     of `Indexes`.
     """
 
-    def __init__(self, root: Path, summarise: Summarise, on_rebuild: Callable[[str, bool], None]) -> None:
+    def __init__(
+        self, root: Path, summarise: Summarise, quotas: Quotas, on_rebuild: Callable[[str, bool], None]
+    ) -> None:
         self._root = root
         self._summarise = summarise
+        self._quotas = quotas
         self._indexes = Indexes(root, on_rebuild)
 
     # --- messages come --------------------------------------------------------------------------------------------
@@ -82,6 +88,8 @@ class MessageStore:
                 return None
             if opened.index.box(name) is None:
                 raise NoSuchBox(f"no mailbox {name}")
+            limit = self._quotas.limit(account)
+            make_room(opened.index, limit, 1, is_delivery=bool(delivery_id))
         folder = self._made(account, name)
         temporary, size = maildir.write_temporary(folder, pieces())
         final = ""
@@ -95,6 +103,7 @@ class MessageStore:
                     box = index.box(name)
                     if box is None:
                         raise NoSuchBox(f"no mailbox {name}")
+                    make_room(index, limit, size, is_delivery=bool(delivery_id))
                     flags |= index.keyword_bits(box.id, keywords, create=True)
                     uid, modseq = index.take_uids(box.id, 1)
                     final = maildir.final_name(temporary.name, size, uid, letters_of(flags))
@@ -105,6 +114,9 @@ class MessageStore:
                     index.add(box.id, modseq, message, told, delivery_id or temporary.name)
                     if delivery_id:
                         index.note_delivery(delivery_id)
+                    is_level_reached, octets = level_reached(index, limit), index.usage()[0]
+            if is_level_reached:
+                self._warn(account, octets, limit)
             return box.uidvalidity, uid
         except BaseException as error:
             if final and not is_io_error(error):  # after an I/O error the commit may yet stand
@@ -112,6 +124,12 @@ class MessageStore:
             raise
         finally:
             temporary.unlink(missing_ok=True)
+
+    def _warn(self, account: str, octets: int, limit: int) -> None:
+        """The user is told; where that fails the message that reached the level is stored all the same."""
+        message = self._quotas.warning(account, octets, limit)
+        with suppress(StoreError, OSError, sqlite3.Error):
+            self._add(account, INBOX, lambda: [message], 0, (), time.time(), f"quota {maildir.new_unique()}")
 
     def _told(self, path: Path, size: int) -> Summarised | None:
         return self._summarise(path.read_bytes()) if size <= MAX_SUMMARISED else None
@@ -220,6 +238,10 @@ class MessageStore:
         with self._indexes.use(account) as opened:
             return opened.index.usage()
 
+    def limit(self, account: str) -> int:
+        """Octets that there may be; 0: any amount."""
+        return self._quotas.limit(account)
+
     # --- changes --------------------------------------------------------------------------------------------------
 
     def set_flags(
@@ -301,6 +323,9 @@ class MessageStore:
                     if other is None:
                         raise NoSuchBox(f"no mailbox {target}")
                     folder = self._made(account, target)
+                    if not moves:
+                        size = sum(message.size for uid in uids if (message := index.message(box.id, uid)) is not None)
+                        make_room(index, self._quotas.limit(account), size, is_delivery=False)
                     with foreign.ours(index, other.id, folder):
                         pairs = copy_messages(index, box, other, uids, source, folder, made)
                     maildir.sync_folder(folder)

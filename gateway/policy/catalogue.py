@@ -215,6 +215,10 @@ def _facts() -> dict[str, Fact]:
             PROBE, "recipients", neutral=True,
         ),
         Fact(
+            "recipient.over_quota", boolean, recipient, None, "its mailbox here is full",
+            STATE, "fullness", neutral=False,
+        ),
+        Fact(
             "message.urls", Kind.LIST, message, urls, "links in its texts, the first 200",
             SCAN, "urls", neutral=(),
         ),

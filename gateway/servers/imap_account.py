@@ -13,6 +13,7 @@ from gateway.imap.wire import Literal
 from gateway.mailbox.boxes import BoxExists, BoxStatus, NoSuchBox
 from gateway.mailbox.index import Box, Changes, Details, FlagChange
 from gateway.mailbox.maildir import with_crlf
+from gateway.mailbox.quota import OverQuota
 from gateway.mailbox.store import OpenedBox
 from gateway.servers.store_listener import StoreServer
 from gateway.telemetry import log
@@ -40,6 +41,8 @@ class StoreAccount:
             raise ports.MailboxThere from error
         except FileNotFoundError as error:
             raise ports.Gone from error
+        except OverQuota as error:
+            raise ports.NoRoom from error
         except StoreError as error:
             raise ports.NotDone(str(error)) from error
         except (sqlite3.Error, OSError) as error:
@@ -71,7 +74,7 @@ class StoreAccount:
 
     async def usage(self) -> tuple[int, int, int]:
         octets, messages = await self._call(lambda: self._store.usage(self._account))
-        return octets, messages, 0
+        return octets, messages, self._store.limit(self._account)
 
     async def rest(self) -> None:
         await asyncio.sleep(0)

@@ -4,14 +4,15 @@ from pathlib import Path
 
 from gateway.imap.summary import places_to_json, summarise
 from gateway.mailbox.index import Summarised
+from gateway.mailbox.quota import NoQuotas, Quotas
 from gateway.mailbox.store import MessageStore
 from gateway.telemetry import log
 
 _log = log.get("store")
 
 
-def open_store(folder: Path) -> MessageStore:
-    return MessageStore(folder, summarised, _rebuilt)
+def open_store(folder: Path, quotas: Quotas | None = None) -> MessageStore:
+    return MessageStore(folder, summarised, NoQuotas() if quotas is None else quotas, _rebuilt)
 
 
 def _rebuilt(account: str, is_here: bool) -> None:

@@ -33,8 +33,10 @@ MIGRATIONS = (
         recipient TEXT NOT NULL, sender TEXT NOT NULL, is_welcome INTEGER NOT NULL, at REAL NOT NULL,
         PRIMARY KEY(recipient, sender)) WITHOUT ROWID
     """,
+    "ALTER TABLE account ADD COLUMN quota INTEGER",
 )
 SECRET_OCTETS = 32
+_ACCOUNT = "address, password_hash, disabled, created, quota"
 
 
 class SqliteAccounts:
@@ -57,7 +59,8 @@ class SqliteAccounts:
             self._refresh()
             if address not in self._accounts:
                 row = self._reader.execute(
-                    "SELECT address, password_hash, disabled, created FROM account WHERE address = ?", [address]
+                    f"SELECT {_ACCOUNT} FROM account WHERE address = ?",  # noqa: S608  # a constant
+                    [address],
                 ).fetchone()
                 self._accounts[address] = None if row is None else _account(row)
             return self._accounts[address]
@@ -87,7 +90,7 @@ class SqliteAccounts:
         return None if row is None else str(row[0])
 
     def accounts(self) -> list[Account]:
-        rows = self._reader.execute("SELECT address, password_hash, disabled, created FROM account ORDER BY address")
+        rows = self._reader.execute(f"SELECT {_ACCOUNT} FROM account ORDER BY address")  # noqa: S608  # a constant
         return [_account(row) for row in rows]
 
     def aliases(self) -> list[tuple[str, tuple[str, ...]]]:
@@ -134,6 +137,10 @@ class SqliteAccounts:
 
     def set_disabled(self, address: str, *, disabled: bool) -> bool:
         return self._change("UPDATE account SET disabled = ? WHERE address = ?", [disabled, address])
+
+    def set_quota(self, address: str, octets: int | None) -> bool:
+        """0: any amount; None: as configured for all."""
+        return self._change("UPDATE account SET quota = ? WHERE address = ?", [octets, address])
 
     def delete(self, address: str) -> bool:
         def job(connection: sqlite3.Connection) -> bool:
@@ -185,6 +192,6 @@ class SqliteAccounts:
         self._reader.close()
 
 
-def _account(row: tuple[str, str, int, float]) -> Account:
-    address, password_hash, disabled, created = row
-    return Account(address, None if disabled else password_hash, bool(disabled), created)
+def _account(row: tuple[str, str, int, float, int | None]) -> Account:
+    address, password_hash, disabled, created, quota = row
+    return Account(address, None if disabled else password_hash, bool(disabled), created, quota)
