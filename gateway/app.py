@@ -211,7 +211,8 @@ def build_routes(config: Config) -> Routes:
         for domain, hop in config.relay_domains.items()
     }
     named = {name: _fixed(config, route, f"routes.{name}") for name, route in config.routes.items()}
-    return Routes(frozenset(config.domains), relayed, named)
+    store = FixedHost(*parse_next_hop(config.store.host)) if config.store.kind == "lmtp" else None
+    return Routes(frozenset(config.domains), relayed, named, store)
 
 
 def _fixed(config: Config, hop: NextHop, key: str) -> FixedHost:

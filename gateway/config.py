@@ -118,6 +118,7 @@ class Listen(Section):
     pop3s: Addresses = ()
     imap: Addresses = ()
     imaps: Addresses = ()
+    lmtp: Addresses = ()
     web: Addresses = ()
     metrics: Annotated[str, AfterValidator(lambda value: value and _address(value))] = "127.0.0.1:9125"
     proxy_from: Networks = ()
@@ -285,8 +286,12 @@ class Checks(Section):
 
 
 class Store(Section):
-    """quota: octets of mail of an account that has no limit of its own; 0: any amount."""
+    """Who keeps the mail of local domains: we do, or `host`, lmtp:HOST:PORT or lmtp:unix:/PATH. quota: octets of mail
+    of an account that has no limit of its own; 0: any amount.
+    """
 
+    kind: Literal["embedded", "lmtp"] = "embedded"
+    host: str = ""
     quota: Size = 0
 
 
@@ -463,6 +468,7 @@ def _check_whole(path: Path, config: Config) -> None:
                 raise ConfigError(f"{path}: {section}.host: {error}") from None
         elif isinstance(hop, Route):
             raise ConfigError(f"{path}: {section}.host: missing")
+    _check_store(path, config)
     foreign = sorted(set(config.gateway.sender_specified_routing) - set(config.domains))
     if foreign:
         raise ConfigError(f"{path}: gateway.sender_specified_routing: {foreign[0]} is not in domains")
@@ -474,11 +480,30 @@ def _check_whole(path: Path, config: Config) -> None:
             raise ConfigError(f"{path}: routes.{name}: username and password_file go together")
 
 
+def _check_store(path: Path, config: Config) -> None:
+    store, listen = config.store, config.listen
+    if store.kind == "embedded":
+        if store.host:
+            raise ConfigError(f'{path}: store.host: is for kind = "lmtp"')
+        return
+    try:
+        scheme, _, _ = parse_next_hop(store.host)
+    except ValueError as error:
+        raise ConfigError(f"{path}: store.host: {error}") from None
+    if scheme != "lmtp":
+        raise ConfigError(f"{path}: store.host: {store.host!r}: lmtp:HOST:PORT or lmtp:unix:/PATH is wanted")
+    for name in ("imap", "imaps", "pop3", "pop3s", "lmtp"):
+        if getattr(listen, name):
+            raise ConfigError(f'{path}: listen.{name}: there is no mail to serve with store.kind = "lmtp"')
+
+
 def parse_next_hop(text: str) -> tuple[str, str, int]:
-    """`smtp:host:port` to (scheme, host, port). Raises ValueError."""
+    """`smtp:host:port` to (scheme, host, port), `lmtp:unix:/path` to ("lmtp", "unix:/path", 0). Raises ValueError."""
     scheme, _, rest = text.partition(":")
-    if scheme not in ("smtp", "submission", "submissions"):
-        raise ValueError(f"{text!r}: a next hop is smtp:HOST:PORT, submission:HOST:PORT or submissions:HOST:PORT")
+    if scheme not in ("smtp", "submission", "submissions", "lmtp"):
+        raise ValueError(f"{text!r}: a next hop is smtp:HOST:PORT; other schemes are submission, submissions and lmtp")
+    if scheme == "lmtp" and rest.startswith("unix:/"):
+        return scheme, rest, 0
     host, port = parse_address(rest)
     if not port or rest.startswith(":"):
         raise ValueError(f"{text!r}: host and port are both needed")

@@ -2,21 +2,24 @@
 
 from concurrent.futures import ThreadPoolExecutor
 
-from gateway.process import Process, drain, login_of, quotas_of
+from gateway.process import Process, directory_of, drain, login_of, quotas_of
 from gateway.servers.imap import serve_imap
+from gateway.servers.lmtp import LmtpService
 from gateway.servers.pop3 import serve_pop3
-from gateway.servers.store_listener import StoreListener, StoreServer, StoreSettings
+from gateway.servers.store_listener import Serve, StoreListener, StoreServer, StoreSettings
 from gateway.servers.summarised import open_store
 from gateway.storage.sqlite_accounts import SqliteAccounts
 
-STORE_LISTENERS = {"pop3": serve_pop3, "pop3s": serve_pop3, "imap": serve_imap, "imaps": serve_imap}
+STORE_LISTENERS = ("pop3", "pop3s", "imap", "imaps", "lmtp")
 
 
 async def run_store(process: Process) -> None:
     shared, config = process.shared, process.shared.config
     accounts = SqliteAccounts(config.data / "accounts.db")
     folder = config.data / "mail"
-    process.metrics.reset_gauges(tuple(STORE_LISTENERS))
+    process.metrics.reset_gauges(STORE_LISTENERS)
+    lmtp = LmtpService(config.networks.trusted, directory_of(config, accounts))
+    serve: dict[str, Serve] = {"pop3": serve_pop3, "imap": serve_imap, "lmtp": lmtp}
     limits = config.limits
     server = StoreServer(
         StoreSettings(config.gateway.hostname, limits.connections, limits.connections_by_address, limits.size, folder),
@@ -28,8 +31,8 @@ async def run_store(process: Process) -> None:
         ThreadPoolExecutor(4, thread_name_prefix="store"),
     )
     listeners = [
-        StoreListener(name, server, serve, shared.sockets[name])
-        for name, serve in STORE_LISTENERS.items()
+        StoreListener(name, server, serve[name.removesuffix("s")], shared.sockets[name])
+        for name in STORE_LISTENERS
         if shared.sockets.get(name)
     ]
     await process.stopping.wait()

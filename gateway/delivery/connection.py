@@ -21,6 +21,7 @@ DATA_END_S = 600.0
 QUIT_S = 2.0
 HANDSHAKE_S = 60.0
 READ_SIZE = 16 * 1024
+UNIX = "unix:"  # what the address of a socket in the file system begins with
 
 
 class TlsMode(Enum):
@@ -69,13 +70,14 @@ class LeaseLost(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """A connection's identity for reuse."""
+    """A connection's identity for reuse. address: an IP address or `unix:/path`."""
 
     name: str
     address: str
     port: int
     mode: TlsMode
     username: str = ""
+    is_lmtp: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,16 +116,9 @@ class Connection:
         credentials: Credentials | None,
     ) -> "Connection":
         """Raises HostUnusable, LoopsBack."""
-        implicit = context if target.mode is TlsMode.IMPLICIT else None
         try:
             async with asyncio.timeout(connect_s):
-                reader, writer = await asyncio.open_connection(
-                    target.address,
-                    target.port,
-                    ssl=implicit,
-                    server_hostname=target.name if implicit else None,
-                    local_addr=(source, 0) if source else None,
-                )
+                reader, writer = await _streams(target, source, context)
         except TimeoutError:
             raise HostUnusable(_trouble(target, "connection timed out"), slow=True) from None
         except ssl.SSLError as error:
@@ -156,6 +151,12 @@ class Connection:
             await self._sign_in(credentials)
 
     async def _hello(self, hostname: str) -> None:
+        if self.target.is_lmtp:
+            answer = await self._command(f"LHLO {hostname}\r\n".encode())
+            if answer.code != 250:
+                raise HostUnusable(self._quote(answer))
+            self.extensions = client.parse_extensions(answer)
+            return
         answer = await self._command(f"EHLO {hostname}\r\n".encode())
         if answer.code == 250:
             if answer.lines[0].partition(" ")[0].lower() == hostname.lower():
@@ -215,7 +216,7 @@ class Connection:
         """
         self.uses += 1
         try:
-            if self.extensions.has("CHUNKING"):
+            if self.extensions.has("CHUNKING") and not self.target.is_lmtp:
                 answers = await self._by_bdat(outgoing, content, is_small, is_ours)
             else:
                 answers = await self._by_data(outgoing, content, is_small, is_ours)
@@ -274,8 +275,11 @@ class Connection:
             if start.code == 421:
                 self.abort()
             return fill(answers, start if not start.is_success else odd(start))
+        if not accepted and self.target.is_lmtp:
+            self.abort()  # 354 although nobody was accepted, and no reply is owed to what follows
+            return fill(answers, mail)
         if not accepted:
-            await self._send(b".\r\n")  # RFC 2920 3.1: 354 although nobody was accepted
+            await self._send(b".\r\n")  # RFC 2920 3.1: the same, and one is owed
             await self._reply(DATA_END_S)
             return fill(answers, mail)
         if not is_ours():
@@ -290,7 +294,30 @@ class Connection:
             held = piece
         if not is_ours():
             raise LeaseLost
+        if self.target.is_lmtp:
+            return await self._end_each(held, answers)
         return fill(answers, await self._end(held))
+
+    async def _end_each(self, last: bytes, answers: list[Reply | None]) -> list[Reply]:
+        """RFC 2033 4.2: a word for each recipient that was accepted. What was said of some counts, should the others'
+        be missing: nobody gets the message twice for another's sake.
+        """
+        found: list[Reply] = []
+        for answer in answers:
+            if answer is None:
+                answer, last = await self._end_one(last), b""
+            found.append(answer)
+        return found
+
+    async def _end_one(self, last: bytes) -> Reply:
+        if self._writer.is_closing():
+            return _trouble(self.target, "was lost after the end of data", "4.4.2")
+        try:
+            await self._send(last)
+            return await self._reply(DATA_END_S)
+        except (OSError, TimeoutError, EOFError, ReplyError) as error:
+            self.abort()
+            return _trouble(self.target, f"lost after the end of data: {_reason(error)}", "4.4.2")
 
     async def _by_bdat(
         self, outgoing: Outgoing, content: Callable[[], Iterable[bytes]], is_small: bool, is_ours: Callable[[], bool]
@@ -423,6 +450,21 @@ class Connection:
 
     def _quote(self, answer: Reply) -> Reply:
         return _trouble(self.target, f"said: {answer}", "4.4.2")
+
+
+async def _streams(
+    target: Target, source: str | None, context: ssl.SSLContext | None
+) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+    if target.address.startswith(UNIX):
+        return await asyncio.open_unix_connection(target.address.removeprefix(UNIX))
+    implicit = context if target.mode is TlsMode.IMPLICIT else None
+    return await asyncio.open_connection(
+        target.address,
+        target.port,
+        ssl=implicit,
+        server_hostname=target.name if implicit else None,
+        local_addr=(source, 0) if source else None,
+    )
 
 
 def _trouble(target: Target, what: str, status: str = "4.4.1") -> Reply:

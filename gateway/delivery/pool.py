@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import TypeVar
 
 from gateway.core.reply import Reply, reply
-from gateway.delivery.connection import Connection, Credentials, HostUnusable, Target, TlsMode
+from gateway.delivery.connection import UNIX, Connection, Credentials, HostUnusable, Target, TlsMode
 from gateway.net.tls import client_context
 
 PROBES = 2  # connection attempts at once to an address that has not answered lately
@@ -130,6 +130,8 @@ class Pool:
         self._check_dead(place)
 
     def _source(self, address: str) -> str | None:
+        if address.startswith(UNIX):
+            return None
         family = ":" in address
         return next((source for source in self._settings.source if (":" in source) == family), None)
 

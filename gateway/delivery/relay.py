@@ -5,7 +5,7 @@ Returns an outcome for every recipient; what that means for the queue is `queue.
 
 import asyncio
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from gateway.core.address import Domain, Mailbox, ReversePath
 from gateway.core.outcome import Deferred, Delivered, Failed, Outcome
@@ -13,6 +13,7 @@ from gateway.core.ports import DnsFailure, Resolver
 from gateway.core.reply import Reply, reply
 from gateway.core.verdict import Protection
 from gateway.delivery.connection import (
+    UNIX,
     Connection,
     ConnectionLost,
     Credentials,
@@ -121,6 +122,8 @@ class Relay:
     async def hosts(self, domain: Domain, route: ByMx | FixedHost) -> tuple[Host, ...] | NoHosts:
         """Where mail for the domain goes, in the order to try."""
         if isinstance(route, FixedHost):
+            if route.host.startswith(UNIX):
+                return (Host(route.host, (route.host,)),)
             addresses = await find_addresses(route.host, self._resolver)
             if isinstance(addresses, DnsFailure):
                 return NoHosts(reply(451, "4.4.3", f"DNS trouble with {route.host}: {addresses.reason}"))
@@ -154,14 +157,15 @@ class Relay:
     ) -> Connection:
         """fresh: not one that was used before. Raises HostUnusable, HostBusy, LoopsBack."""
         mode, port, credentials, ca_file = self._manner(route, protection)
-        target = Target(host.name, address, port, mode, credentials.username if credentials else "")
+        is_lmtp = isinstance(route, FixedHost) and route.is_lmtp
+        target = Target(host.name, address, port, mode, credentials.username if credentials else "", is_lmtp)
         try:
             return await self._pool.acquire(target, credentials, ca_file, fresh=fresh)
         except HostUnusable as error:
             if not error.tls or mode is not TlsMode.MAY:
                 raise
             # RFC 7435: opportunistic TLS must not stop mail that would have gone in clear.
-            return await self._pool.acquire(Target(host.name, address, port, TlsMode.NONE), None, None, fresh=fresh)
+            return await self._pool.acquire(replace(target, mode=TlsMode.NONE), None, None, fresh=fresh)
 
     async def close(self) -> None:
         await self._pool.close()
@@ -208,7 +212,9 @@ class Relay:
                 return mode, self._port, None, None
             case FixedHost():
                 credentials = Credentials(route.username, route.password, route.auth) if route.username else None
-                if route.scheme == "submissions":
+                if route.host.startswith(UNIX):
+                    mode = TlsMode.NONE  # what never leaves the machine
+                elif route.scheme == "submissions":
                     mode = TlsMode.IMPLICIT
                 elif route.must_verify:
                     mode = TlsMode.VERIFY

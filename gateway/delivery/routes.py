@@ -20,7 +20,8 @@ class ByMx:
 
 @dataclass(frozen=True, slots=True)
 class FixedHost:
-    """scheme: "smtp", "submission" (both STARTTLS) or "submissions" (implicit TLS).
+    """scheme: "smtp", "submission" (both STARTTLS), "submissions" (implicit TLS) or "lmtp" (RFC 2033; host may be
+    `unix:/path`).
 
     A password is sent only over TLS with a verified certificate and name.
     """
@@ -36,6 +37,10 @@ class FixedHost:
     @property
     def must_verify(self) -> bool:
         return bool(self.username)
+
+    @property
+    def is_lmtp(self) -> bool:
+        return self.scheme == "lmtp"
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,13 +59,18 @@ def destination_of(route: str, domain: Domain) -> str:
 
 
 class Routes:
-    """local: domains of the store; relayed: next hops of relay domains; named: those that policies choose; `default`
-    takes all others, who else go by MX look-up.
+    """local: domains of the store; store: who keeps their mail, None: we do; relayed: next hops of relay domains;
+    named: those that policies choose; `default` takes all others, who else go by MX look-up.
     """
 
     def __init__(
-        self, local: frozenset[str], relayed: Mapping[str, FixedHost | None], named: Mapping[str, FixedHost]
+        self,
+        local: frozenset[str],
+        relayed: Mapping[str, FixedHost | None],
+        named: Mapping[str, FixedHost],
+        store: FixedHost | None = None,
     ) -> None:
+        self._store = store
         self._local = local
         self._relayed = relayed
         self._named = named
@@ -71,7 +81,7 @@ class Routes:
             name = domain.removeprefix(_PREFIX)
             return self._named.get(name) or NoRoute(name)
         if domain in self._local:
-            return Local()
+            return self._store or Local()
         entry = next((entry for entry in covering(domain) if entry in self._relayed), None)
         if entry is not None:
             # Without a host of its own a relay domain goes to its MX hosts behind us, never to the default route.

@@ -223,7 +223,8 @@ class ImapSession:
             case "GETQUOTAROOT":
                 if not await self._account.status([name]):
                     raise NoMailbox
-                await self._out.send(b'* QUOTAROOT %b ""\r\n' % self._wire(name))
+                limit = (await self._account.usage())[2]
+                await self._out.send(b"* QUOTAROOT %b%b\r\n" % (self._wire(name), b' ""' if limit else b""))
                 await self._quota()
         return "Done"
 
@@ -232,15 +233,16 @@ class ImapSession:
         return "Renamed"
 
     async def _get_quota(self, command: GetQuota) -> str:
-        if command.root:
+        if command.root or not await self._quota():
             raise No("[NONEXISTENT] There is no such quota root")
-        await self._quota()
         return "Done"
 
-    async def _quota(self) -> None:
+    async def _quota(self) -> bool:
+        """False: there is no limit, so no quota root (RFC 9208 3.1; Thunderbird gives up at an empty list)."""
         octets, _, limit = await self._account.usage()
-        told = b"STORAGE %d %d" % (-(-octets // 1024), limit // 1024) if limit else b""
-        await self._out.send(b'* QUOTA "" (%b)\r\n' % told)
+        if limit:
+            await self._out.send(b'* QUOTA "" (STORAGE %d %d)\r\n' % (-(-octets // 1024), limit // 1024))
+        return bool(limit)
 
     async def _list(self, command: List) -> str:
         boxes, subscribed = await self._account.boxes()

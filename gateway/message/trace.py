@@ -30,6 +30,18 @@ def received(
     ).encode("ascii")
 
 
+def received_by_lmtp(
+    name: str, ip: str, hostname: str, identity: str, recipient: str, now: float, *, is_tls: bool
+) -> bytes:
+    """name: what the client called itself by LHLO. RFC 3848: LMTPS is LMTP in TLS."""
+    to = f"\r\n\tfor <{recipient}>" if recipient.isascii() else ""
+    return (
+        f"Received: from {_plain(name)} ([{_literal(ip)}])\r\n"
+        f"\tby {hostname} (Smarthost) with {'LMTPS' if is_tls else 'LMTP'} id {identity}{to};\r\n"
+        f"\t{_date(int(now))}\r\n"
+    ).encode("ascii")
+
+
 def return_path(reverse_path: ReversePath) -> bytes:
     return f"Return-Path: <{reverse_path}>\r\n".encode()
 

@@ -219,7 +219,7 @@ class Runner:
             answer = reply(451, "4.3.5", f"The configuration has no route {route.name}")
             outcomes = [Deferred(answer, host_down=True)] * len(claim.recipients)
         else:
-            transport = "smtp"
+            transport = "lmtp" if isinstance(route, FixedHost) and route.is_lmtp else "smtp"
             outcomes = await self._relay.deliver(delivery, Domain(claim.destination), route, claim.is_valid)
         self._learn(lane, outcomes)
         first = outcomes[0]
