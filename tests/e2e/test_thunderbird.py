@@ -7,7 +7,7 @@ import imaplib
 import shutil
 import ssl
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from email import message_from_bytes
 from email.message import EmailMessage
@@ -153,7 +153,8 @@ def test_folders_are_found_with_their_uses(both: Both) -> None:
     assert {name: use for name, use in found.items() if use} == expected | {"Archive": "Archive"}
 
 
-def test_a_message_is_shown_and_seen(both: Both) -> None:
+@pytest.mark.shows("Thunderbird", "read")
+def test_a_message_is_shown_and_seen(both: Both, shows: Callable[[str], None]) -> None:
     subject = "Grüße aus Köln, 你好"
     both.put(subject, "Guten Tag, Jürgen!\n.\nŽluťoučký kůň\n")
     both.server.wait("INBOX", subject, frozenset())
@@ -164,6 +165,7 @@ def test_a_message_is_shown_and_seen(both: Both) -> None:
     shown = "return pane().messageBrowser.contentWindow.getMessagePaneBrowser().contentDocument.body?.textContent || ''"
     wait_until(lambda: "Jürgen!\n.\nŽluťoučký kůň" in str(both.client.js(shown)), TIME, "the text on the screen")
     both.server.wait("INBOX", subject, frozenset({"\\Seen"}))
+    shows("read")
 
 
 def test_a_message_is_streamed_whole(both: Both) -> None:
@@ -187,7 +189,8 @@ def test_a_message_is_streamed_whole(both: Both) -> None:
     assert text.replace("\r\n", "\n").partition("\n\n")[2] == body
 
 
-def test_stars_tags_and_unread_are_kept(both: Both) -> None:
+@pytest.mark.shows("Thunderbird", "flag")
+def test_stars_tags_and_unread_are_kept(both: Both, shows: Callable[[str], None]) -> None:
     both.put("a flag")
     both.client.js("""
         const it = mail("INBOX", "a flag");
@@ -196,6 +199,7 @@ def test_stars_tags_and_unread_are_kept(both: Both) -> None:
         it.folder.markMessagesRead([it], true);
     """)
     both.server.wait("INBOX", "a flag", frozenset({"\\Flagged", "\\Seen", "$label1"}))
+    shows("flag")
     both.client.js("""
         const it = mail("INBOX", "a flag");
         it.folder.markMessagesFlagged([it], false);
@@ -206,7 +210,8 @@ def test_stars_tags_and_unread_are_kept(both: Both) -> None:
     both.server.wait("INBOX", "a flag", frozenset({"$label2"}))
 
 
-def test_a_message_is_moved_and_another_copied(both: Both) -> None:
+@pytest.mark.shows("Thunderbird", "move")
+def test_a_message_is_moved_and_another_copied(both: Both, shows: Callable[[str], None]) -> None:
     both.put("to move")
     both.put("to copy")
     both.client.js("""
@@ -221,9 +226,11 @@ def test_a_message_is_moved_and_another_copied(both: Both) -> None:
     both.client.wait_shown("to move", "Archive")
     both.client.wait_shown("to copy", "Archive")
     both.client.wait_gone("to move")
+    shows("move")
 
 
-def test_a_message_goes_to_the_trash_and_the_trash_is_emptied(both: Both) -> None:
+@pytest.mark.shows("Thunderbird", "delete")
+def test_a_message_goes_to_the_trash_and_the_trash_is_emptied(both: Both, shows: Callable[[str], None]) -> None:
     both.put("rubbish")
     both.client.js("""
         const it = mail("INBOX", "rubbish");
@@ -235,6 +242,7 @@ def test_a_message_goes_to_the_trash_and_the_trash_is_emptied(both: Both) -> Non
     both.client.wait_shown("rubbish", "Trash")
     both.client.js('folder("Trash").emptyTrash(null);')
     wait_until(lambda: both.server.mails("Trash") == {}, TIME, "an empty trash")
+    shows("delete")
 
 
 def test_a_message_is_marked_as_deleted_then_compacted_away(both: Both) -> None:
@@ -251,7 +259,8 @@ def test_a_message_is_marked_as_deleted_then_compacted_away(both: Both) -> None:
     both.client.wait_gone("to strike out")
 
 
-def test_the_server_searches(both: Both) -> None:
+@pytest.mark.shows("Thunderbird", "search")
+def test_the_server_searches(both: Both, shows: Callable[[str], None]) -> None:
     both.put("Ein Suchwort: Straße", "nothing\n")
     both.put("another", "There is a Zauberwörtchen in here.\n")
 
@@ -284,9 +293,11 @@ def test_the_server_searches(both: Both) -> None:
     assert search("Body", "is a zauber") == ["another"]
     assert search("Body", "Zauberwörtchen") == ["another"]
     assert search("Body", "not there") == []
+    shows("search")
 
 
-def test_what_was_sent_and_drafts_are_stored(both: Both) -> None:
+@pytest.mark.shows("Thunderbird", "append")
+def test_what_was_sent_and_drafts_are_stored(both: Both, shows: Callable[[str], None]) -> None:
     for name, subject in (("Sent", "was sent"), ("Drafts", "unfinished"), ("Drafts", "less unfinished")):
         path = both.client.folder / subject
         path.write_bytes(letter(subject, "Bis dann, Jürgen\n"))
@@ -304,6 +315,7 @@ def test_what_was_sent_and_drafts_are_stored(both: Both) -> None:
         wait_until(lambda: subject in both.server.mails(name), TIME, f"{subject} in {name} on the server")  # noqa: B023
         both.client.wait_shown(subject, name)
     both.server.wait("Sent", "was sent", frozenset({"\\Seen"}))
+    shows("append")
     both.server.wait("Drafts", "less unfinished", frozenset({"\\Draft"}))
     both.client.js("""
         const it = mail("Drafts", "unfinished");  // the older version, as the window in which it was written does
@@ -313,7 +325,8 @@ def test_what_was_sent_and_drafts_are_stored(both: Both) -> None:
     both.server.wait("Drafts", "less unfinished", frozenset({"\\Draft"}))
 
 
-def test_a_folder_is_made_renamed_and_deleted(both: Both) -> None:
+@pytest.mark.shows("Thunderbird", "make mailbox")
+def test_a_folder_is_made_renamed_and_deleted(both: Both, shows: Callable[[str], None]) -> None:
     """Thunderbird takes UTF8=ACCEPT, so its names are UTF-8; imaplib's are in modified UTF-7."""
     before = both.server.names()
 
@@ -323,6 +336,7 @@ def test_a_folder_is_made_renamed_and_deleted(both: Both) -> None:
 
     both.client.js('server.rootFolder.createSubfolder("Prjekté & Co", null);')
     wait_name("Prjekté & Co", "Prjekt&AOk- &- Co")
+    shows("make mailbox")
     both.server.put("in there", name='"Prjekt&AOk- &- Co"')
     both.client.js('folder("Prjekté & Co").rename("Größer ✓", null);')
     wait_name("Größer ✓", "Gr&APYA3w-er &JxM-")
@@ -336,11 +350,13 @@ def test_a_folder_is_made_renamed_and_deleted(both: Both) -> None:
     wait_until(lambda: both.server.names() == before, TIME, "an empty trash")
 
 
-def test_mail_that_arrives_and_what_others_do_is_shown_while_it_idles(both: Both) -> None:
+@pytest.mark.shows("Thunderbird", "new mail")
+def test_mail_that_arrives_and_what_others_do_is_shown_while_it_idles(both: Both, shows: Callable[[str], None]) -> None:
     both.put("before")
     wait_until(lambda: both.client.said("INBOX")[-1:] == ["IDLE"], TIME, "IDLE")
     both.gateway.send(both.user, letter("just in", "Hello\n"))
     both.client.wait_told("just in")
+    shows("new mail")
     both.server.store("just in", "+FLAGS", "(\\Flagged \\Seen $label3)")
     state = """
         const it = mail("INBOX", "just in");
