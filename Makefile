@@ -5,7 +5,7 @@ BIN    := $(VENV)/bin
 FUZZ   := .cache/fuzz-venv
 FUZZ_SECONDS ?= 60
 
-.PHONY: run test test-long check format bench clients fuzz model clean
+.PHONY: run test test-long test-desktop check format bench clients fuzz model clean
 
 run: $(VENV)/installed
 	@$(BIN)/python -m gateway.demo.tour
@@ -17,6 +17,11 @@ test: $(VENV)/installed
 test-long: $(VENV)/installed
 	@sh tests/install-peers
 	$(BIN)/python -m pytest -m long
+
+# A real Thunderbird, apart from the others because it is big to install: tests/install-peers.
+test-desktop: $(VENV)/installed
+	@SMARTHOST_DESKTOP=1 sh tests/install-peers
+	$(BIN)/python -m pytest tests/e2e/test_thunderbird.py
 
 check: $(VENV)/installed
 	$(BIN)/ruff format --check .
