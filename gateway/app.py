@@ -21,6 +21,7 @@ from gateway.policy_folder import applied_policy, engines_of, shadow_policy, sig
 from gateway.process import Process, Shared, new_process, watch
 from gateway.reload import Reloader, forget, read_outcome
 from gateway.role_admin import run_admin
+from gateway.role_lessons import serve_lessons
 from gateway.role_queue import run_queue
 from gateway.role_smtp import SMTP_LISTENERS, run_smtp
 from gateway.role_store import STORE_LISTENERS, run_store
@@ -154,6 +155,8 @@ def _roles(shared: Shared, wanted: set[str]) -> list[Role]:
         found.append(_role(shared, "queue-0", QUEUE_SLOT, run_queue))
     if "store" in wanted and any(shared.sockets.get(name) for name in STORE_LISTENERS):
         found.append(_role(shared, "store-0", STORE_SLOT, run_store))
+        if shared.config.checks.spam.learn_from_junk:
+            found.append(Role("lessons-0", CONTENT_SLOT, lambda alive: serve_lessons(shared.config, alive)))
     if "admin" in wanted:
         found.append(_role(shared, "admin-0", ADMIN_SLOT, _admin(shared)))
     return found

@@ -258,6 +258,7 @@ class SpamCheck(CheckSettings):
     engine_timeout: Duration = 10.0
     rspamd_password_file: Path | None = None
     keep: Duration = 365 * 86400.0
+    learn_from_junk: bool = True  # what users move into Junk and out of it
 
 
 class Checks(Section):

@@ -4,10 +4,12 @@ from concurrent.futures import ThreadPoolExecutor
 
 from gateway.process import Process, directory_of, drain, login_of, quotas_of
 from gateway.servers.imap import serve_imap
+from gateway.servers.junk import JunkLessons
 from gateway.servers.lmtp import LmtpService
 from gateway.servers.pop3 import serve_pop3
 from gateway.servers.store_listener import Serve, StoreListener, StoreServer, StoreSettings
 from gateway.servers.summarised import open_store
+from gateway.spam.lesson_spool import LessonSpool
 from gateway.storage.sqlite_accounts import SqliteAccounts
 
 STORE_LISTENERS = ("pop3", "pop3s", "imap", "imaps", "lmtp")
@@ -21,14 +23,17 @@ async def run_store(process: Process) -> None:
     lmtp = LmtpService(config.networks.trusted, directory_of(config, accounts))
     serve: dict[str, Serve] = {"pop3": serve_pop3, "imap": serve_imap, "lmtp": lmtp}
     limits = config.limits
+    store = open_store(folder, quotas_of(config, accounts))
+    spool = LessonSpool(config.data / "lessons") if config.checks.spam.learn_from_junk else None
     server = StoreServer(
         StoreSettings(config.gateway.hostname, limits.connections, limits.connections_by_address, limits.size, folder),
-        open_store(folder, quotas_of(config, accounts)),
+        store,
         login_of(shared, accounts),
         shared.counters,
         process.metrics,
         shared.contexts(),
         ThreadPoolExecutor(4, thread_name_prefix="store"),
+        JunkLessons(store, shared.counters, spool),
     )
     listeners = [
         StoreListener(name, server, serve[name.removesuffix("s")], shared.sockets[name])

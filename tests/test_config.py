@@ -74,6 +74,7 @@ def test_every_key_has_its_documented_default(tmp_path: Path) -> None:
                 "engines": ("bayes",),
                 "engine_timeout": 10.0,
                 "rspamd_password_file": None,
+                "learn_from_junk": True,
             },
             "antivirus": {"timeout": 20.0, "on_error": "defer", "clamd": (), "yara": None},
             "greylist": {**CHECK, "delay": 300.0, "keep": 36 * 86400.0},

@@ -352,6 +352,17 @@ class MessageStore:
             foreign.look_for_folders(index, folder_of(self._root, account) / "Maildir")
             return boxes.all_boxes(index), boxes.subscriptions(index)
 
+    def box(self, account: str, name: str) -> Box | None:
+        with self._indexes.use(account) as opened:
+            return opened.index.box(name)
+
+    def files(self, account: str, box: Box, uids: Sequence[int]) -> list[Path]:
+        """Of messages that are there."""
+        folder = self._folder_now(account, box) / "cur"
+        with self._indexes.use(account) as opened:
+            found = [opened.index.message(box.id, uid) for uid in uids]
+        return [folder / message.file for message in found if message is not None]
+
     def status(self, account: str, names: Sequence[str]) -> list[BoxStatus]:
         with self._indexes.use(account) as opened:
             index = opened.index

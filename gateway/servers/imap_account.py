@@ -3,6 +3,7 @@
 import asyncio
 import sqlite3
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
 from datetime import datetime
 from typing import TypeVar
 
@@ -143,6 +144,9 @@ class StoreAccount:
     ) -> tuple[int, Sequence[tuple[int, int]]]:
         found = await self._call(lambda: self._store.copy(self._account, _box(box), uids, target, moves=moves))
         self._count("move" if moves else "copy", len(found[1]))
+        with suppress(ports.Gone, ports.NoMailbox, ports.Unavailable, ports.NotDone):  # what was moved stays moved
+            made = [uid for _, uid in found[1]]
+            await self._call(lambda: self._server.junk.copied(self._account, _box(box), target, made))
         return found
 
 

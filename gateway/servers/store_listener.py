@@ -12,6 +12,7 @@ from typing import Protocol, TypeVar
 from gateway.core.ports import Counters, client_key
 from gateway.mailbox.store import MessageStore
 from gateway.net.listener import Acceptor
+from gateway.servers.junk import JunkLessons
 from gateway.servers.login import LoginGuard
 from gateway.telemetry import log
 from gateway.telemetry.metrics import Metrics
@@ -44,6 +45,7 @@ class StoreServer:
     metrics: Metrics
     tls_context: Callable[[], ssl.SSLContext]
     pool: ThreadPoolExecutor
+    junk: JunkLessons
 
     async def in_pool(self, call: Callable[[], T]) -> T:
         return await asyncio.get_running_loop().run_in_executor(self.pool, call)

@@ -14,7 +14,16 @@ def test_what_runs_is_told_engines_among_it() -> None:
     settings = {"checks.antivirus": {"clamd": "unix:/nonexistent/clamd"}}
     with temporary_gateway(policies=shipped_content_policy(), settings=settings) as gateway:
         found = json.loads(gateway.cli("status", "--json").expect().stdout)
-        assert found["roles"] == ["admin-0", "content-0", "content-1", "queue-0", "smtp-0", "smtp-1", "store-0"]
+        assert found["roles"] == [
+            "admin-0",
+            "content-0",
+            "content-1",
+            "lessons-0",
+            "queue-0",
+            "smtp-0",
+            "smtp-1",
+            "store-0",
+        ]
         assert found["antivirus"][0] == "yara (7 rules)"
         assert found["antivirus"][1].startswith("clamd unix:/nonexistent/clamd (does not answer: ")
         assert found["spam"] == ["bayes"]

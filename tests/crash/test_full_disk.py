@@ -18,7 +18,7 @@ SIZE = 8 * 1024 * 1024
 USER = "alice@example.org"
 BIG = 1_000_000
 SLACK = 64 * 1024
-ROLES = {"smtp-0", "smtp-1", "content-0", "content-1", "queue-0", "store-0", "admin-0"}
+ROLES = {"smtp-0", "smtp-1", "content-0", "content-1", "queue-0", "store-0", "lessons-0", "admin-0"}
 
 PATIENT = {"queue": {"retry": ["1s"]}, "limits": {"errors": 1000}}  # a session may hear 452 often
 

@@ -17,7 +17,7 @@ from tests.support.gateway import Gateway
 from tests.support.peers import SmtpSink, sink_missing
 from tests.support.process import wait_until
 
-ROLES = ("smtp-0", "smtp-1", "content-0", "content-1", "queue-0", "store-0", "admin-0")
+ROLES = ("smtp-0", "smtp-1", "content-0", "content-1", "queue-0", "store-0", "lessons-0", "admin-0")
 SUPERVISOR = "supervisor"
 ROUNDS = 20
 USERS = ("alice@example.org", "bob@example.org")

@@ -17,7 +17,7 @@ from tests.crash.load import RawClient, make_message
 from tests.support.gateway import REPOSITORY, Gateway
 from tests.support.process import LOOPBACK, Daemon, Finished, find_command, run, wait_until
 
-ROLES = {"smtp-0", "smtp-1", "content-0", "content-1", "queue-0", "store-0", "admin-0"}
+ROLES = {"smtp-0", "smtp-1", "content-0", "content-1", "queue-0", "store-0", "lessons-0", "admin-0"}
 
 
 def _status(pid: int) -> dict[str, list[str]]:

@@ -10,6 +10,7 @@ from gateway.imap.session import ImapSession
 from gateway.imap.syntax import BadCommand
 from gateway.imap.wire import Bounds, CommandReader, Continue, RawCommand
 from gateway.servers.imap_account import StoreAccount
+from gateway.servers.junk import JunkLessons
 from gateway.servers.store_listener import StoreServer, StoreSettings
 from gateway.servers.summarised import open_store
 from gateway.telemetry.metrics import Metrics
@@ -22,9 +23,10 @@ def store_server(folder: Path) -> StoreServer:
     (folder / "mail").mkdir(exist_ok=True)
     (folder / "metrics").mkdir(exist_ok=True)
     nothing: Any = None
+    store = open_store(folder / "mail")
     return StoreServer(
-        StoreSettings("gateway.test", 10, 10, 1_000_000, folder / "mail"), open_store(folder / "mail"), nothing,
-        nothing, Metrics(folder / "metrics", "test-0"), nothing, ThreadPoolExecutor(2),
+        StoreSettings("gateway.test", 10, 10, 1_000_000, folder / "mail"), store, nothing, nothing,
+        Metrics(folder / "metrics", "test-0"), nothing, ThreadPoolExecutor(2), JunkLessons(store, nothing, None),
     )  # fmt: skip
 
 
