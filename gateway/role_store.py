@@ -6,7 +6,7 @@ from gateway.process import Process, directory_of, drain, login_of, quotas_of
 from gateway.servers.imap import serve_imap
 from gateway.servers.junk import JunkLessons
 from gateway.servers.lmtp import LmtpService
-from gateway.servers.pop3 import serve_pop3
+from gateway.servers.pop3 import Pop3Service
 from gateway.servers.store_listener import Serve, StoreListener, StoreServer, StoreSettings
 from gateway.servers.summarised import open_store
 from gateway.spam.lesson_spool import LessonSpool
@@ -21,7 +21,7 @@ async def run_store(process: Process) -> None:
     folder = config.data / "mail"
     process.metrics.reset_gauges(STORE_LISTENERS)
     lmtp = LmtpService(config.networks.trusted, directory_of(config, accounts))
-    serve: dict[str, Serve] = {"pop3": serve_pop3, "imap": serve_imap, "lmtp": lmtp}
+    serve: dict[str, Serve] = {"pop3": Pop3Service(), "imap": serve_imap, "lmtp": lmtp}
     limits = config.limits
     store = open_store(folder, quotas_of(config, accounts))
     spool = LessonSpool(config.data / "lessons") if config.checks.spam.learn_from_junk else None

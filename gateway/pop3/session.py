@@ -1,4 +1,4 @@
-"""POP3 without sockets (RFC 1939, 2449 CAPA, 2595 STLS, 3206 response codes): command lines in, answers out.
+"""POP3 without sockets (RFC 1939, 2449 CAPA, 2595 STLS, 3206 response codes, 5034 AUTH): command lines in, answers out.
 
 The driver owns the socket, TLS, the password check and the store; it does what an Action asks and tells the result.
 The maildrop is a snapshot taken at login; DELE takes effect at QUIT only. USER and PASS want TLS.
@@ -10,6 +10,7 @@ from enum import Enum, auto
 
 MAX_LINE = 512  # octets with CRLF; RFC 2449 4 says 255, passwords may be longer
 MAX_ERRORS = 10
+SASL = ("PLAIN", "LOGIN")
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +44,16 @@ class SignIn:
 
 
 @dataclass(frozen=True, slots=True)
+class Authenticate:
+    """Exchange by this mechanism (RFC 5034), then as `SignIn`; `authentication_failed` when it comes to nothing.
+    initial: the first response in base64, None where there is none.
+    """
+
+    mechanism: str
+    initial: str | None
+
+
+@dataclass(frozen=True, slots=True)
 class Retrieve:
     """Send the message by dot-stuffed lines after the first line; lines: of the body only so many, None: whole."""
 
@@ -59,7 +70,7 @@ class Finish:
     octets: bytes
 
 
-Action = Say | StartTls | SignIn | Retrieve | Finish
+Action = Say | StartTls | SignIn | Authenticate | Retrieve | Finish
 
 
 class State(Enum):
@@ -113,6 +124,12 @@ class Pop3Session:
             return Say(b"-ERR [SYS/TEMP] too many failed logins, try again later\r\n")
         return Say(b"-ERR [AUTH] wrong user or password\r\n")
 
+    def authentication_failed(self, reason: str) -> Say:
+        return self._error(reason)
+
+    def in_use(self) -> Say:
+        return self._error("[IN-USE] another session has the maildrop; try again in a minute")
+
     @property
     def is_hopeless(self) -> bool:
         return self.errors >= MAX_ERRORS
@@ -126,7 +143,7 @@ class Pop3Session:
     def _capa(self, argument: str) -> Action:
         words = ["TOP", "UIDL", "RESP-CODES", "AUTH-RESP-CODE", "PIPELINING"]
         if self.is_tls:
-            words.append("USER")
+            words += ["USER", f"SASL {' '.join(SASL)}"]
         elif self.can_start_tls:
             words.append("STLS")
         return Say(_ok("Capability list follows") + "".join(f"{word}\r\n" for word in words).encode() + b".\r\n")
@@ -150,6 +167,16 @@ class Pop3Session:
         if not self.user or not argument:
             return self._error("USER first, then PASS with the password")
         return SignIn(self.user, argument)
+
+    def _auth(self, argument: str) -> Action:
+        if not self.is_tls:
+            return self._error("[AUTH] TLS first: STLS")
+        if not argument:
+            return Say(_ok("mechanisms follow") + "".join(f"{name}\r\n" for name in SASL).encode() + b".\r\n")
+        mechanism, _, initial = argument.partition(" ")
+        if mechanism.upper() not in SASL:
+            return self._error(f"there is {' and '.join(SASL)}")
+        return Authenticate(mechanism.upper(), initial or None)
 
     def _quit_early(self, argument: str) -> Action:
         return Finish((), _ok("bye"))
@@ -251,6 +278,7 @@ _HANDLERS = {
         "STLS": Pop3Session._stls,
         "USER": Pop3Session._user,
         "PASS": Pop3Session._pass,
+        "AUTH": Pop3Session._auth,
         "QUIT": Pop3Session._quit_early,
     },
     State.TRANSACTION: {
