@@ -11,6 +11,7 @@ from gateway.cli.dkim import dkim
 from gateway.cli.dns import dns
 from gateway.cli.doctor import doctor
 from gateway.cli.explain import policy_explain
+from gateway.cli.import_mail import import_
 from gateway.cli.import_postfix import policy_import_postfix
 from gateway.cli.policy import policy
 from gateway.cli.quarantine import quarantine
@@ -30,7 +31,7 @@ class SmarthostCommands(GroupedCommands):
         Commands("People", ("user", "alias")),
         Commands("Domains", ("dkim", "dns")),
         Commands("Mail on its way", ("queue", "quarantine", "trace")),
-        Commands("Mail that is here", ("store",)),
+        Commands("Mail that is here", ("store", "import")),
         Commands("The spam filter", ("spam",)),
     )
 
@@ -45,7 +46,8 @@ def main() -> None:
 
 
 for command in (
-    init, check, doctor, run, reload, status, policy, user, alias, dkim, dns, queue, quarantine, trace, store, spam,
+    init, check, doctor, run, reload, status, policy, user, alias, dkim, dns, queue, quarantine, trace, store, import_,
+    spam,
 ):  # fmt: skip
     main.add_command(command)
 policy.add_command(policy_explain)

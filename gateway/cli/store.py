@@ -5,7 +5,7 @@ from pathlib import Path
 
 import click
 
-from gateway.cli.context import NO, config_option, guarded, json_option, open_config, printable, show
+from gateway.cli.context import NO, config_option, fail, guarded, json_option, open_config, printable, show
 from gateway.config import Config
 from gateway.mailbox.maintenance import Maintenance
 from gateway.servers.summarised import summarised
@@ -13,7 +13,7 @@ from gateway.servers.summarised import summarised
 
 @click.group()
 def store() -> None:
-    """Users' mail: check, rebuild."""
+    """Users' mail: check, rebuild, export."""
 
 
 def with_maintenance(path: Path, body: Callable[[Config, Maintenance], int | None]) -> None:
@@ -61,5 +61,25 @@ def store_rebuild(address: str, config_path: Path) -> None:
     def body(config: Config, maintenance: Maintenance) -> None:
         maintenance.rebuild(address.lower())
         click.echo(f"the index of {printable(address.lower())} is made anew")
+
+    with_maintenance(config_path, body)
+
+
+@store.command("export")
+@click.argument("address")
+@click.argument("folder", type=click.Path(path_type=Path))
+@config_option
+def store_export(address: str, folder: Path, config_path: Path) -> None:
+    """Write a user's mail as a Maildir++ to FOLDER, which is made: Dovecot takes it over with its UIDs.
+
+    FOLDER's parent has to be one that the service's user may write to.
+    """
+
+    def body(config: Config, maintenance: Maintenance) -> None:
+        try:
+            count = maintenance.export(address.lower(), folder)
+        except OSError as error:
+            fail(f"{error.filename or folder}: {error.strerror}")
+        click.echo(f"exported {count} messages to {folder}")
 
     with_maintenance(config_path, body)

@@ -2,6 +2,7 @@
 them. INBOX is one name in any case; levels are parted by "/".
 """
 
+import codecs
 import re
 import unicodedata
 from binascii import Error, a2b_base64, b2a_base64
@@ -12,6 +13,8 @@ MAX_NAME = 200  # octets in UTF-8
 MAX_LEVELS = 20
 MAX_FOLDER = 230  # octets of a folder's name; 255 with what it is called while it goes
 
+# Found now: who has given away its rights may not be able to read the standard library any more.
+_UTF16 = codecs.lookup("utf-16-be")
 _SHIFTED = re.compile(rb"&([^-]*)-")
 _RUN = re.compile(r"[^\x20-\x7e]+|&")
 _BASE64 = re.compile(rb"[A-Za-z0-9+,]+\Z")
@@ -61,7 +64,7 @@ def encode_utf7(name: str) -> bytes:
 def _encode_run(match: re.Match[str]) -> str:
     if match[0] == "&":
         return "&-"
-    octets = match[0].encode("utf-16-be", "surrogatepass")
+    octets, _ = _UTF16.encode(match[0], "surrogatepass")
     return "&" + b2a_base64(octets, newline=False).decode().rstrip("=").replace("/", ",") + "-"
 
 
@@ -87,4 +90,4 @@ def _decode_run(run: bytes) -> str:
     if not _BASE64.match(run):
         raise ValueError("no modified UTF-7")
     run = run.replace(b",", b"/")
-    return a2b_base64(run + b"=" * (-len(run) % 4)).decode("utf-16-be")
+    return _UTF16.decode(a2b_base64(run + b"=" * (-len(run) % 4)))[0]

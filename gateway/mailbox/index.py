@@ -201,6 +201,9 @@ class Index:
         row = self._connection.execute("SELECT emailid FROM msg WHERE box = ? AND uid = ?", [box, uid]).fetchone()
         return "" if row is None else str(row[0])
 
+    def email_ids(self, box: int) -> set[str]:
+        return {name for (name,) in self._connection.execute("SELECT emailid FROM msg WHERE box = ?", [box])}
+
     def details(self, box: int, uids: Sequence[int]) -> dict[int, Details]:
         """Of those that are there and worked out. uids: in order."""
         found: dict[int, Details] = {}

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from gateway.core.errors import StoreError
 from gateway.mailbox import checking, recovery
+from gateway.mailbox.export import export
 from gateway.mailbox.index import Index, Summarised
 from gateway.mailbox.indexes import folder_of
 
@@ -45,6 +46,11 @@ class Maintenance:
     def rebuild(self, account: str) -> None:
         """Makes the index anew from the files."""
         recovery.rebuild(self._folder(account) / "index.db")
+
+    def export(self, account: str, target: Path) -> int:
+        """Of `export.export`."""
+        with self._index(account) as index:
+            return export(index, self._folder(account) / "Maildir", target)
 
     def _folder(self, account: str) -> Path:
         folder = folder_of(self._root, account)

@@ -64,10 +64,17 @@ class MessageStore:
         return self._add(account, INBOX, pieces, 0, (), internal_date, delivery_id) is not None
 
     def append(
-        self, account: str, name: str, pieces: Iterable[bytes], flags: int, keywords: Sequence[str], date: float
+        self,
+        account: str,
+        name: str,
+        pieces: Iterable[bytes],
+        flags: int,
+        keywords: Sequence[str],
+        date: float,
+        email_id: str = "",
     ) -> tuple[int, int]:
-        """UIDVALIDITY and UID. Raises NoSuchBox."""
-        found = self._add(account, name, lambda: pieces, flags, keywords, date, "")
+        """UIDVALIDITY and UID. email_id: which message it is, where that is known. Raises NoSuchBox."""
+        found = self._add(account, name, lambda: pieces, flags, keywords, date, "", email_id)
         if found is None:
             raise StoreError("a message without a delivery id is new")
         return found
@@ -81,6 +88,7 @@ class MessageStore:
         keywords: Sequence[str],
         date: float,
         delivery_id: str,
+        email_id: str = "",
     ) -> tuple[int, int] | None:
         """None: the delivery is there already."""
         with self._indexes.use(account) as opened:  # before anything is written
@@ -111,7 +119,7 @@ class MessageStore:
                         maildir.link_into_place(temporary, folder, final)
                     maildir.sync_folder(folder)
                     message = StoredMessage(uid, size, final, date, flags)
-                    index.add(box.id, modseq, message, told, delivery_id or temporary.name)
+                    index.add(box.id, modseq, message, told, email_id or delivery_id or temporary.name)
                     if delivery_id:
                         index.note_delivery(delivery_id)
                     is_level_reached, octets = level_reached(index, limit), index.usage()[0]
@@ -351,6 +359,11 @@ class MessageStore:
             index = opened.index
             foreign.look_for_folders(index, folder_of(self._root, account) / "Maildir")
             return boxes.all_boxes(index), boxes.subscriptions(index)
+
+    def email_ids(self, account: str, name: str) -> set[str]:
+        """Which messages the mailbox has."""
+        with self._indexes.use(account) as opened:
+            return opened.index.email_ids(opened.index.wanted_box(name).id)
 
     def box(self, account: str, name: str) -> Box | None:
         with self._indexes.use(account) as opened:

@@ -75,10 +75,14 @@ def _postfix_daemons() -> str | None:
     return next((folder for folder in _POSTFIX_PROGRAMS if Path(folder, "master").exists()), None)
 
 
-def _exim_program() -> Path:
-    """Return where install-peers unpacks Exim's program."""
+def peers_cache() -> Path:
+    """Return where install-peers unpacks what it cannot install."""
     ours = Path(__file__).resolve().parents[2] / ".cache" / "peers"
-    return Path(os.environ.get("SMARTHOST_PEERS") or ours) / "exim" / "usr" / "sbin" / "exim4"
+    return Path(os.environ.get("SMARTHOST_PEERS") or ours)
+
+
+def _exim_program() -> Path:
+    return peers_cache() / "exim" / "usr" / "sbin" / "exim4"
 
 
 # ---------------------------------------------------------------------------------------------------------------
