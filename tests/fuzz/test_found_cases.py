@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+import tests.fuzz.imap_targets  # noqa: F401  # its targets join the others
 from tests.fuzz.targets import TARGETS
 
 HERE = Path(__file__).parent
