@@ -18,7 +18,6 @@ from gateway.mailbox.index import FlagChange, Index, StoredMessage
 
 BATCH = 100  # messages that are taken in at once
 SETTLED_NS = 20_000_000  # a folder's time that is younger may stand still while names change
-SYSTEM_FLAGS = 31
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,14 +79,15 @@ class _Look:
         return any(flags) or removed or taken > 0
 
     def _take_flags(self, base: str) -> bool:
+        """What differs from the name that this program wrote last; its own changes since stay."""
         row, name = self._rows[base], self._there[base]
         if name == row.file:
             return False
-        index, letters = self._index, name.partition(":2,")[2]
-        if letters_of(bits_of_letters(letters)) != row.file.partition(":2,")[2]:
-            flags = row.flags & ~SYSTEM_FLAGS | bits_of_letters(letters)
-            index.set_flags(self._box, [row.uid], FlagChange(0, flags))
-        index.set_file(self._box, row.uid, name)
+        before, now = (bits_of_letters(each.partition(":2,")[2]) for each in (row.file, name))
+        flags = (row.flags | now & ~before) & ~(before & ~now)
+        if flags != row.flags:
+            self._index.set_flags(self._box, [row.uid], FlagChange(0, flags))
+        self._index.set_file(self._box, row.uid, name)
         return True
 
     def _take_removals(self) -> bool:

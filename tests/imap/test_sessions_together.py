@@ -6,6 +6,8 @@ Each client keeps what RFC 3501 lets it keep: it applies EXISTS, EXPUNGE and FET
 import asyncio
 import random
 import re
+import shutil
+import time
 from pathlib import Path
 
 import pytest
@@ -113,10 +115,10 @@ def _numbers(text: bytes) -> list[int]:
     return found
 
 
-async def together(folder: Path, seed: int, steps: int) -> None:
+async def together(folder: Path, seed: int, steps: int, sessions: int = 6) -> None:
     chance = random.Random(seed)
     server = store_server(folder)
-    clients = [Client(Talk(server), knows_vanished=number % 3 == 2) for number in range(6)]
+    clients = [Client(Talk(server), knows_vanished=number % 3 == 2) for number in range(sessions)]
     for client in clients:
         await client.open()
 
@@ -148,10 +150,15 @@ def test_sessions_that_do_anything_at_once_end_with_one_view(tmp_path: Path, see
 
 
 @pytest.mark.long
-def test_sessions_that_do_anything_for_long(tmp_path: Path) -> None:
-    for seed in range(100, 112):
+@pytest.mark.timeout(600)
+def test_ten_sessions_that_do_anything_for_five_minutes(tmp_path: Path) -> None:
+    until, seed = time.monotonic() + 300, 100
+    while time.monotonic() < until:
         (tmp_path / str(seed)).mkdir()
-        asyncio.run(together(tmp_path / str(seed), seed, 250))
+        asyncio.run(together(tmp_path / str(seed), seed, 250, 10))
+        shutil.rmtree(tmp_path / str(seed))
+        seed += 1
+    assert seed > 105
 
 
 def test_a_silent_store_does_not_hide_what_another_session_did(tmp_path: Path) -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from gateway.core.mailflags import FLAGGED, SEEN
+from gateway.core.mailflags import DRAFT, FLAGGED, SEEN
 from gateway.mailbox import index as index_room
 from gateway.mailbox import maildir
 from gateway.mailbox.index import FlagChange
@@ -102,6 +102,18 @@ def test_flags_and_removals_of_another_program(store: MessageStore, root: Path) 
     assert keyword  # it stays, since names do not tell keywords
     assert changes.rows[0][1] == keyword | SEEN | FLAGGED
     assert store.usage(BOB) == (2 * len(CRLF), 2)
+
+
+def test_flags_of_both_sides_at_once_are_all_kept(store: MessageStore, root: Path) -> None:
+    uid = append(store, flags=SEEN)
+    box = store.open_box(BOB, "INBOX", takes_recent=False).box
+    (name,) = maildir.listing(root, "cur").values()
+    (root / "cur" / name).rename(root / "cur" / name.replace(":2,S", ":2,F"))
+    store.set_flags(BOB, box, [uid], FlagChange(1, DRAFT), [])  # before anybody has looked
+    assert rows(store)[uid] & 31 == FLAGGED | DRAFT
+    store.set_flags(BOB, box, [uid], FlagChange(1, SEEN), [])
+    assert rows(store)[uid] & 31 == FLAGGED | DRAFT | SEEN
+    assert next(iter(maildir.listing(root, "cur").values())).endswith(":2,DFS")
 
 
 def test_nothing_is_listed_unless_another_program_changed_something(

@@ -186,10 +186,14 @@ def test_a_full_disk_stores_nothing(store: MessageStore, tmp_path: Path) -> None
 
 
 def work(folder: Path, told: int, seed: int) -> None:
-    """Appends, moves and expunges without end, and says what it was told is done."""
+    """Delivers, appends, moves and expunges without end, and says what it was told is done."""
     store, chance = open_store(folder), random.Random(seed)
     while True:
-        uid = append(store)
+        if chance.random() < 0.5:
+            uid = append(store)
+        else:
+            store.deliver(ALICE, lambda: [b"A: b\r\n\r\nx\r\n"], f"{os.getpid()} {time.monotonic_ns()}", 0.0)
+            uid = max(rows(store))
         os.write(told, b"+%d\n" % uid)
         if chance.random() < 0.5:
             gone = chance.choice(list(rows(store)))
