@@ -1,15 +1,17 @@
 """SEARCH, carried out: as little is read of messages as the keys need."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 from gateway.imap.command import Both, ChangedSince, Either, Not, Search, SearchKey
 from gateway.imap.ports import Account, Details, Gone
-from gateway.imap.search import BODIES, HEADERS, MAX_TEXT, QUICK, SIZES, Candidate, Searcher, needs
+from gateway.imap.search import QUICK, Candidate, Searcher, needs
+from gateway.imap.texts import MAX_TEXT
 from gateway.imap.view import View, set_of
 from gateway.imap.wire import string
 
-BATCH = 100  # messages whose headers are in memory at once
-STRETCH = 1000  # messages whose flags are looked at before other sessions have their turn
+BATCH = 500  # messages whose details are looked up at once
+GROUP = 512 * 1024  # octets of messages that are in memory at once, and looked into before others have their turn
+STRETCH = 10_000  # messages whose flags are looked at before that
 
 
 class Finder:
@@ -34,42 +36,38 @@ class Finder:
         searcher, key = Searcher(self._view), command.key
         places: list[int] = []
         for first in range(0, len(self._view), STRETCH):
-            places += searcher.narrowed(key, first, min(first + STRETCH, len(self._view)))
+            places += searcher.narrowed(key, range(first, min(first + STRETCH, len(self._view))))
             await self._account.rest()
-        level = needs(key)
-        if level == QUICK:
+        wanted = needs(key)
+        if wanted == QUICK:
             return places
-        batch = 1 if level == BODIES else BATCH  # one whole message in memory at a time
         out: list[int] = []
-        for start in range(0, len(places), batch):
-            candidates = await self._candidates(places[start : start + batch], level)
-            for candidate in candidates:
-                if searcher.matches(key, candidate):
-                    out.append(candidate.at)
-                if level >= HEADERS:
-                    await self._account.rest()
+        done = 0
+        while done < len(places):
+            told = await self._account.details(
+                self._view.box, [self._view.uids[at] for at in places[done : done + BATCH]], wanted
+            )
+            for group in _groups(self._candidates(places[done : done + told.count], told.found)):
+                if "file" in wanted:
+                    await self._read(group)
+                out += [each.at for each in group if searcher.matches(key, each)]
+                await self._account.rest()
+            done += told.count
         return out
 
-    async def _candidates(self, places: Sequence[int], level: int) -> list[Candidate]:
-        view = self._view
-        uids = [view.uids[at] for at in places]
-        if level == SIZES:
-            known = await self._account.sizes_and_dates(view.box, uids[0], uids[-1])
-            return [Candidate(at, *known[view.uids[at]]) for at in places if view.uids[at] in known]
-        details = await self._account.details(view.box, uids)
-        out = []
-        for at in places:
-            message = details.get(view.uids[at])
-            if message is not None:
-                octets = await self._octets(message) if level == BODIES else b""
-                out.append(Candidate(at, message.size, message.internal_date, message, octets))
-        return out
+    def _candidates(self, places: Sequence[int], found: Mapping[int, Details]) -> list[Candidate]:
+        uids = self._view.uids
+        return [Candidate(at, message) for at in places if (message := found.get(uids[at])) is not None]
 
-    async def _octets(self, message: Details) -> bytes:
+    async def _read(self, group: Sequence[Candidate]) -> None:
+        """A message that is gone has no texts."""
+        pieces = [(each.details, 0, min(each.details.size, MAX_TEXT)) for each in group]
         try:
-            return await self._account.read(self._view.box, message, 0, min(message.size, MAX_TEXT))
+            read = await self._account.read_many(self._view.box, pieces)
         except Gone:
-            return b""
+            return
+        for each, octets in zip(group, read, strict=True):
+            each.octets = octets or b""
 
     def response(self, command: Search, places: Sequence[int], tag: bytes) -> bytes:
         view = self._view
@@ -93,3 +91,18 @@ class Finder:
         if modseq:
             parts.append(b"MODSEQ %d" % modseq)
         return b" ".join(parts) + b"\r\n"
+
+
+def _groups(candidates: Sequence[Candidate]) -> Iterator[list[Candidate]]:
+    """Those whose octets are in memory at once."""
+    group: list[Candidate] = []
+    octets = 0
+    for each in candidates:
+        size = min(each.details.size, MAX_TEXT)
+        if group and octets + size > GROUP:
+            yield group
+            group, octets = [], 0
+        group.append(each)
+        octets += size
+    if group:
+        yield group

@@ -5,7 +5,7 @@ numbers of `core.mailflags`.
 """
 
 from array import array
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from datetime import datetime
 from typing import Protocol
 
@@ -66,7 +66,9 @@ class Changes(Protocol):
 
 
 class Details(Protocol):
-    """envelope, structure, body: in wire form; header: octets; places: of `summary.places_to_json`."""
+    """Those fields that were asked for. envelope, structure, body: in wire form; header: octets; places: of
+    `summary.places_to_json`; file: what `read` needs.
+    """
 
     @property
     def uid(self) -> int: ...
@@ -74,6 +76,8 @@ class Details(Protocol):
     def size(self) -> int: ...
     @property
     def internal_date(self) -> float: ...
+    @property
+    def file(self) -> str: ...
     @property
     def envelope(self) -> bytes: ...
     @property
@@ -84,6 +88,17 @@ class Details(Protocol):
     def header(self) -> bytes: ...
     @property
     def places(self) -> bytes: ...
+
+
+class Batch(Protocol):
+    """found: by UID, those that are there still; count: how many of the UIDs asked about that says something of. Where
+    details are large, they are not all told at once.
+    """
+
+    @property
+    def found(self) -> Mapping[int, Details]: ...
+    @property
+    def count(self) -> int: ...
 
 
 class BoxStatus(Protocol):
@@ -150,13 +165,14 @@ class Account(Protocol):
 
     async def keywords(self, box: Box) -> Mapping[int, str]: ...
 
-    async def details(self, box: Box, uids: Sequence[int]) -> Mapping[int, Details]:
-        """Of those that are there still."""
-
-    async def sizes_and_dates(self, box: Box, first: int, last: int) -> Mapping[int, tuple[int, float]]: ...
+    async def details(self, box: Box, uids: Sequence[int], wanted: Collection[str]) -> Batch:
+        """uids: in order; wanted: fields of Details."""
 
     async def read(self, box: Box, message: Details, start: int, size: int) -> bytes:
         """Octets of a message's file. Raises Gone."""
+
+    async def read_many(self, box: Box, pieces: Sequence[tuple[Details, int, int]]) -> Sequence[bytes | None]:
+        """The same of several messages: from which octet on, and how many; None: that message is gone."""
 
     async def append(self, name: str, message: Literal, flags: Sequence[str], date: datetime) -> tuple[int, int]:
         """UIDVALIDITY and UID. Raises NotDone, NoRoom."""

@@ -5,6 +5,7 @@ Texts are compared as people read them: decoded, in lower case, without a look a
 
 import time
 from bisect import bisect_right
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, date, datetime
 from email.utils import parsedate_to_datetime
@@ -25,58 +26,51 @@ from gateway.imap.command import (
     Within,
 )
 from gateway.imap.ports import Details
+from gateway.imap.texts import header_has, texts_of, values_of
 from gateway.imap.view import View
-from gateway.message.header import Header, decode_octets, decode_text, parse_header
-from gateway.message.mime import walk
-from gateway.message.transfer import decode
+from gateway.message.header import decode_text
 
-MAX_TEXT = 4 * 1024 * 1024  # octets of a message that BODY and TEXT look into
-
-QUICK, SIZES, HEADERS, BODIES = range(4)  # what a key needs
+QUICK: frozenset[str] = frozenset()  # what a key needs that flags and numbers answer
 
 
 @dataclass(slots=True)
 class Candidate:
-    """A message that is looked at; details, octets: as far as they are needed. size, internal_date: likewise."""
+    """A message that is looked at, as far as `needs` says. octets: MAX_TEXT at most."""
 
     at: int
-    size: int = 0
-    internal_date: float = 0.0
-    details: Details | None = None
+    details: Details
     octets: bytes = b""
-    _header: Header | None = None
     _texts: list[str] | None = None
-
-    @property
-    def header(self) -> Header:
-        if self._header is None:
-            self._header = parse_header(self.details.header if self.details is not None else b"")
-        return self._header
 
     @property
     def texts(self) -> list[str]:
         """Of all parts that are text, decoded, in lower case."""
         if self._texts is None:
-            self._texts = _texts(self.octets)
+            self._texts = texts_of(self.octets, self.details.places, self.details.size)
         return self._texts
 
 
-def needs(key: SearchKey) -> int:
+def needs(key: SearchKey) -> frozenset[str]:
+    """Fields of Details; "file": the message's octets too."""
     match key:
         case All() | HasFlag() | InSet() | ChangedSince():
             return QUICK
-        case HasSize() | Within():
-            return SIZES
-        case OnDay(of=of):
-            return SIZES if of == "internal" else HEADERS
-        case HasText(where=where):
-            return BODIES if where in ("BODY", "TEXT") else HEADERS
+        case HasSize():
+            return frozenset({"size"})
+        case Within() | OnDay(of="internal"):
+            return frozenset({"internal_date"})
+        case HasText(where="BODY"):
+            return frozenset({"size", "file", "places"})
+        case HasText(where="TEXT"):
+            return frozenset({"size", "file", "places", "header"})
+        case OnDay() | HasText():
+            return frozenset({"header"})
         case Not(key=inner):
             return needs(inner)
         case Either(one=one, other=other):
-            return max(needs(one), needs(other))
+            return needs(one) | needs(other)
         case Both(keys=keys):
-            return max(needs(each) for each in keys)
+            return QUICK.union(*map(needs, keys))
 
 
 class Searcher:
@@ -90,58 +84,54 @@ class Searcher:
         self._sets: dict[int, list[tuple[int, int]]] = {}
         self._now = time.time()
 
-    def narrowed(self, key: SearchKey, first: int, end: int) -> list[int]:
-        """Places of these that flags and numbers leave over."""
-        found: list[int] = []
-        for at in range(first, end):
-            verdict = self._quick(key, at)
-            if verdict is not False:
-                found.append(at)
-        return found
-
-    def _quick(self, key: SearchKey, at: int) -> bool | None:
-        """None: it takes a look at the message."""
+    def narrowed(self, key: SearchKey, places: Sequence[int]) -> Sequence[int]:
+        """Those of these places that flags and numbers leave over; in order, as they are."""
         view = self._view
         match key:
-            case All():
-                return True
+            case HasFlag(flag="\\Recent", is_set=is_set):
+                return [at for at in places if view.is_recent(at) is is_set]
             case HasFlag(flag=flag, is_set=is_set):
-                has = (
-                    view.is_recent(at) if flag == "\\Recent" else bool(view.flags[at] & self._bits.get(flag.lower(), 0))
+                bit, flags = self._bits.get(flag.lower(), 0), view.flags
+                return (
+                    [at for at in places if flags[at] & bit] if is_set else [at for at in places if not flags[at] & bit]
                 )
-                return has is is_set
             case InSet():
-                return self._is_in(key, at)
+                return self._in_set(key, places)
             case ChangedSince(modseq=modseq):
-                return view.modseqs[at] >= modseq
-            case Not(key=inner):
-                found = self._quick(inner, at)
-                return None if found is None else not found
-            case Either(one=one, other=other):
-                verdicts = self._quick(one, at), self._quick(other, at)
-                return True if True in verdicts else None if None in verdicts else False
+                modseqs = view.modseqs
+                return [at for at in places if modseqs[at] >= modseq]
             case Both(keys=keys):
-                every = [self._quick(each, at) for each in keys]
-                return False if False in every else None if None in every else True
-        return None
+                for each in keys:
+                    places = self.narrowed(each, places)
+            case Not(key=inner) if needs(inner) == QUICK:
+                out = set(self.narrowed(inner, places))
+                return [at for at in places if at not in out]
+            case Either(one=one, other=other):
+                either = {*self.narrowed(one, places), *self.narrowed(other, places)}
+                return [at for at in places if at in either]
+        return places
 
-    def _is_in(self, key: InSet, at: int) -> bool:
+    def _in_set(self, key: InSet, places: Sequence[int]) -> list[int]:
         spans = self._sets.get(id(key))
         if spans is None:
             spans = self._sets[id(key)] = self._view.spans(key.numbers, is_uid=key.is_uid) or []
-        found = bisect_right(spans, (at, len(self._view) + 1)) - 1
-        return found >= 0 and spans[found][0] <= at < spans[found][1]
+        if isinstance(places, range):
+            return [at for first, end in spans for at in range(max(first, places.start), min(end, places.stop))]
+        # Of each place, the span that begins at it or before it.
+        return [
+            at
+            for at in places
+            if (found := bisect_right(spans, (at, len(self._view) + 1))) and at < spans[found - 1][1]
+        ]
 
     def matches(self, key: SearchKey, candidate: Candidate) -> bool:
         """With what `needs` says at hand."""
-        quick = self._quick(key, candidate.at)
-        if quick is not None:
-            return quick
         match key:
             case HasSize(is_larger=is_larger, octets=octets):
-                return candidate.size > octets if is_larger else candidate.size < octets
+                size = candidate.details.size
+                return size > octets if is_larger else size < octets
             case Within(is_older=is_older, seconds=seconds):
-                age = self._now - candidate.internal_date
+                age = self._now - candidate.details.internal_date
                 return age >= seconds if is_older else age <= seconds
             case OnDay():
                 return _is_on(key, candidate)
@@ -153,13 +143,13 @@ class Searcher:
                 return self.matches(one, candidate) or self.matches(other, candidate)
             case Both(keys=keys):
                 return all(self.matches(each, candidate) for each in keys)
-        return False
+        return bool(self.narrowed(key, [candidate.at]))
 
 
 def _is_on(key: OnDay, candidate: Candidate) -> bool:
     """RFC 3501: of the day alone, without a look at the zone."""
     if key.of == "internal":
-        day = datetime.fromtimestamp(candidate.internal_date, UTC).date()
+        day = datetime.fromtimestamp(candidate.details.internal_date, UTC).date()
     else:
         found = _sent(candidate)
         if found is None:
@@ -169,9 +159,9 @@ def _is_on(key: OnDay, candidate: Candidate) -> bool:
 
 
 def _sent(candidate: Candidate) -> date | None:
-    field = candidate.header.first("Date")
+    found = values_of(candidate.details.header, "date")
     try:
-        return None if field is None else parsedate_to_datetime(decode_text(field.value)).date()
+        return parsedate_to_datetime(decode_text(found[0])).date() if found else None
     except (ValueError, TypeError, IndexError, OverflowError):
         return None
 
@@ -181,22 +171,6 @@ def _has_text(key: HasText, candidate: Candidate) -> bool:
     if key.where == "BODY":
         return any(wanted in text for text in candidate.texts)
     if key.where == "TEXT":
-        header = decode_text_whole(candidate.header)
-        return wanted in header or any(wanted in text for text in candidate.texts)
-    fields = [field for field in candidate.header.fields if field.name.lower() == key.where]
-    if not wanted:
-        return bool(fields)
-    return any(wanted in decode_text(field.value).lower() for field in fields)
-
-
-def decode_text_whole(header: Header) -> str:
-    return "\n".join(f"{field.name}: {decode_text(field.value)}" for field in header.fields).lower()
-
-
-def _texts(octets: bytes) -> list[str]:
-    found = []
-    for part in walk(octets[:MAX_TEXT]).parts:
-        if part.is_leaf and part.media_type.startswith("text/"):
-            raw, _ = decode(octets[part.start : part.end], part.encoding)
-            found.append(decode_octets(raw, part.content_type.first("charset")).lower())
-    return found
+        return header_has(candidate.details.header, wanted) or any(wanted in text for text in candidate.texts)
+    values = values_of(candidate.details.header, key.where)
+    return any(wanted in decode_text(value).lower() for value in values) if wanted else bool(values)

@@ -4,8 +4,9 @@ Nothing is parsed here but names of fields: where parts lie was worked out at de
 """
 
 import re
-from collections.abc import Iterable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
+from typing import overload
 
 from gateway.imap.command import Section
 from gateway.imap.ports import Details
@@ -13,7 +14,9 @@ from gateway.imap.summary import MESSAGE, places_from_json
 
 MAX_HEADER = 256 * 1024  # octets of an embedded message's header
 
-_FIELD = re.compile(rb"^([!-9;-~]++)[ \t]*+:[^\n]*+\n(?:[ \t][^\n]*+\n)*+", re.MULTILINE)
+MAX_NAMES = 1000  # of fields that one section remembers
+
+_FIELD = re.compile(rb"^(([!-9;-~]++)[ \t]*+:[^\n]*+\n(?:[ \t][^\n]*+\n)*+)", re.MULTILINE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,20 +72,48 @@ def of_inner(section: Section, whole: Range, start: bytes) -> bytes | Range:
 def of_header(section: Section, header: bytes) -> bytes:
     if section.text == "HEADER":
         return header
-    return fields_of(header, section.fields, is_without=section.text.endswith("NOT"))
+    return _Fields(section.fields, is_without=section.text.endswith("NOT")).of(header)
 
 
-def fields_of(header: bytes, names: Iterable[bytes], *, is_without: bool) -> bytes:
-    """Those fields, or all but them, in their order, and a blank line."""
-    wanted = {name.lower() for name in names}
-    found = [match[0] for match in _FIELD.finditer(header) if (match[1].lower() in wanted) is not is_without]
-    return b"".join(found) + b"\r\n"
+def header_section(section: Section) -> Callable[[bytes], bytes]:
+    """What a section of a message's header, its part that is asked for too, is made of the header by."""
+    if section.text == "HEADER":
+        return lambda header: cut(section, header)
+    fields = _Fields(section.fields, is_without=section.text.endswith("NOT"))
+    return lambda header: cut(section, fields.of(header))
 
 
-def cut(section: Section, size: int) -> tuple[int, int]:
-    """First octet and how many, of so many that there are."""
+class _Fields(dict[bytes, bool]):
+    """By the name as it is written: is the field wanted?"""
+
+    def __init__(self, names: Collection[bytes], *, is_without: bool) -> None:
+        super().__init__()
+        self._names = {name.lower() for name in names}
+        self._is_without = is_without
+
+    def __missing__(self, name: bytes) -> bool:
+        is_wanted = (name.lower() in self._names) is not self._is_without
+        if len(self) < MAX_NAMES:
+            self[name] = is_wanted
+        return is_wanted
+
+    def of(self, header: bytes) -> bytes:
+        """Those that are wanted, in their order, and a blank line."""
+        found = [field for field, name in _FIELD.findall(header) if self[name]]
+        return b"".join(found) + b"\r\n"
+
+
+@overload
+def cut(section: Section, place: bytes) -> bytes: ...
+@overload
+def cut(section: Section, place: bytes | Range) -> bytes | Range: ...
+def cut(section: Section, place: bytes | Range) -> bytes | Range:
+    """What of it the section wants."""
     if section.partial is None:
-        return 0, size
+        return place
+    size = len(place) if isinstance(place, bytes) else place.size
     start, wanted = section.partial
     start = min(start, size)
-    return start, min(wanted, size - start)
+    if isinstance(place, bytes):
+        return place[start : start + wanted]
+    return Range(place.start + start, min(wanted, size - start))

@@ -11,6 +11,22 @@ from gateway.core.mailflags import names_of
 from gateway.imap.command import STAR, SequenceSet
 from gateway.imap.ports import Box, Changes, OpenedBox
 
+MAX_NAMES = 1000  # of kinds of flags that a view remembers
+
+
+class _Names(dict[int, bytes]):
+    """Names of flags, by their number, as they are told."""
+
+    def __init__(self, keywords: Mapping[int, str]) -> None:
+        super().__init__()
+        self.keywords = keywords
+
+    def __missing__(self, flags: int) -> bytes:
+        if len(self) >= MAX_NAMES:
+            self.clear()
+        found = self[flags] = " ".join(names_of(flags, self.keywords)).encode()
+        return found
+
 
 class View:
     """The mailbox as it was when it was opened, and as it was told since."""
@@ -24,6 +40,7 @@ class View:
         self.keywords: Mapping[int, str] = opened.keywords
         self.told_keywords: Mapping[int, str] = {}  # those that the client was told of
         self._recent = set(rows.uids[bisect_left(rows.uids, opened.first_recent) :])
+        self._names = _Names(self.keywords)
         self._vanished: list[int] = []  # not told yet
         self._changed: set[int] = set()  # the same, of flags
         self._told_count = len(rows.uids)
@@ -65,6 +82,16 @@ class View:
     def flag_names(self, at: int) -> list[str]:
         names = names_of(self.flags[at], self.keywords)
         return [*names, "\\Recent"] if self.uids[at] in self._recent else names
+
+    def flags_of(self, places: Iterable[int]) -> list[bytes]:
+        """The names of each one's flags, in wire form."""
+        if self._names.keywords is not self.keywords:
+            self._names = _Names(self.keywords)
+        names, flags, recent = self._names, self.flags, self._recent
+        if not recent:
+            return [names[flags[at]] for at in places]
+        uids = self.uids
+        return [(names[flags[at]] + b" \\Recent").lstrip() if uids[at] in recent else names[flags[at]] for at in places]
 
     def is_recent(self, at: int) -> bool:
         return self.uids[at] in self._recent
@@ -143,7 +170,7 @@ class View:
         return [b"* VANISHED %b\r\n" % set_of(reversed(told))] if as_vanished and told else out
 
     def flags_response(self, at: int, *, with_uid: bool, with_modseq: bool) -> bytes:
-        flags = " ".join(self.flag_names(at)).encode()
+        (flags,) = self.flags_of((at,))
         uid = b"UID %d " % self.uids[at] if with_uid else b""
         modseq = b" MODSEQ (%d)" % self.modseqs[at] if with_modseq else b""
         return b"* %d FETCH (%bFLAGS (%b)%b)\r\n" % (at + 1, uid, flags, modseq)

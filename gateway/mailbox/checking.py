@@ -102,7 +102,7 @@ def _left(box: Box, folder: Path) -> Iterator[Fault]:
 
 def _summaries(index: Index, box: Box, folder: Path, summarise: Callable[[bytes], Summarised]) -> Iterator[Fault]:
     for message in index.messages(box.id):
-        kept = index.details(box.id, [message.uid]).get(message.uid)
+        kept = index.details(box.id, [message.uid]).found.get(message.uid)
         path = maildir.find(folder, message.file)
         if kept is None or path is None:
             continue

@@ -4,12 +4,17 @@ All numbers are the standard's: a UID once given is never given to another messa
 what is expunged is remembered for those who ask later. Not for several threads at once.
 """
 
+import json
 import sqlite3
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from bisect import bisect_right
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import lru_cache
+from operator import itemgetter
 from pathlib import Path
+from typing import NamedTuple
 
 from gateway.core.errors import StoreError
 from gateway.core.mailflags import DELETED, FIRST_KEYWORD, MAX_KEYWORDS
@@ -17,7 +22,8 @@ from gateway.mailbox.schema import open_index
 
 MAX_DELIVERIES = 10_000  # delivery ids remembered, so that a retry after a crash makes no duplicate
 MAX_EXPUNGED = 20_000  # of one mailbox; who asks for older ones is told of all that are not there
-ROWS = 500  # in one statement
+ROWS = 50  # that are read before it is looked how many octets they have
+MAX_OCTETS = 1024 * 1024  # of details that are told at once, but for the last ROWS
 BOX = "id, name, uidvalidity, uidnext, modseq, special, recent"  # columns of `Box`
 
 
@@ -58,17 +64,32 @@ class StoredMessage:
     flags: int = 0
 
 
-@dataclass(frozen=True, slots=True)
-class Details:
+class Details(NamedTuple):
+    """Of fields that nobody asked for there is nothing."""
+
     uid: int
-    size: int
-    internal_date: float
-    file: str
-    envelope: bytes
-    structure: bytes
-    body: bytes
-    header: bytes
-    places: bytes
+    size: int = 0
+    internal_date: float = 0.0
+    file: str = ""
+    envelope: bytes = b""
+    structure: bytes = b""
+    body: bytes = b""
+    header: bytes = b""
+    places: bytes = b""
+
+
+_OF_MSG = {"size": ("size", "0"), "internal_date": ("idate", "0.0"), "file": ("file", "''")}
+_OF_META = {"envelope": "env", "structure": "bs", "body": "body", "header": "hdr", "places": "parts"}
+FIELDS = (*_OF_MSG, *_OF_META)  # of Details, but for uid
+STORED = (*_OF_MSG,)  # those that nothing needs to be worked out for
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """found: by UID; count: of how many of the UIDs that were asked about, from the first."""
+
+    found: dict[int, Details]
+    count: int
 
 
 @dataclass(slots=True)
@@ -204,25 +225,20 @@ class Index:
     def email_ids(self, box: int) -> set[str]:
         return {name for (name,) in self._connection.execute("SELECT emailid FROM msg WHERE box = ?", [box])}
 
-    def details(self, box: int, uids: Sequence[int]) -> dict[int, Details]:
-        """Of those that are there and worked out. uids: in order."""
+    def details(self, box: int, uids: Sequence[int], wanted: Collection[str] = FIELDS) -> Batch:
+        """Of those that are there and, where it takes that, worked out. uids: in order; wanted: of FIELDS."""
+        among, values = _among(uids)
+        cursor = self._connection.execute(f"{_select(frozenset(wanted))} {among}", [box, *values])
+        measured = [itemgetter(Details._fields.index(name)) for name in wanted if name in _OF_META]
         found: dict[int, Details] = {}
-        for start in range(0, len(uids), ROWS):
-            part = uids[start : start + ROWS]
-            marks = ",".join("?" * len(part))
-            for row in self._connection.execute(
-                "SELECT msg.uid, size, idate, file, env, bs, body, hdr, parts FROM msg JOIN meta"  # noqa: S608  # marks
-                f" ON meta.box = msg.box AND meta.uid = msg.uid WHERE msg.box = ? AND msg.uid IN ({marks})",
-                [box, *part],
-            ):
-                found[row[0]] = Details(*row)
-        return found
-
-    def sizes_and_dates(self, box: int, first: int, last: int) -> dict[int, tuple[int, float]]:
-        rows = self._connection.execute(
-            "SELECT uid, size, idate FROM msg WHERE box = ? AND uid BETWEEN ? AND ?", [box, first, last]
-        )
-        return {uid: (size, date) for uid, size, date in rows}
+        octets = 0
+        while rows := cursor.fetchmany(ROWS):
+            found.update((row[0], Details._make(row)) for row in rows)
+            octets += sum(sum(map(len, map(blob, rows))) for blob in measured)
+            if octets > MAX_OCTETS:
+                cursor.close()
+                return Batch(found, bisect_right(uids, rows[-1][0]))
+        return Batch(found, len(uids))
 
     # --- changes --------------------------------------------------------------------------------------------------
 
@@ -392,3 +408,23 @@ class FlagChange:
         if self.how == 0:
             return self.flags
         return flags | self.flags if self.how > 0 else flags & ~self.flags
+
+
+def _among(uids: Sequence[int]) -> tuple[str, list[int | str]]:
+    """A condition, and its values, for these UIDs. uids: in order, once each."""
+    if uids and uids[-1] - uids[0] == len(uids) - 1:
+        return "uid BETWEEN ? AND ?", [uids[0], uids[-1]]
+    return "uid IN (SELECT value FROM json_each(?))", [json.dumps(list(uids))]
+
+
+@lru_cache
+def _select(wanted: frozenset[str]) -> str:
+    """Rows as `Details` has its fields, up to the condition."""
+    columns = [name if field in wanted else nothing for field, (name, nothing) in _OF_MSG.items()]
+    columns += [name if field in wanted else "x''" for field, name in _OF_META.items()]
+    tables = "msg JOIN meta USING(box, uid)"
+    if not wanted & _OF_META.keys():
+        tables = "msg"
+    elif not wanted & _OF_MSG.keys():
+        tables = "meta"
+    return f"SELECT uid, {', '.join(columns)} FROM {tables} WHERE box = ? AND"  # noqa: S608  # constants

@@ -107,6 +107,21 @@ def find(folder: Path, name: str) -> Path | None:
         return next((Path(entry.path) for entry in entries if entry.name.partition(":")[0] == base), None)
 
 
+def read(folder: Path, name: str, start: int, size: int) -> bytes:
+    """So many octets of a message. Raises FileNotFoundError."""
+    try:
+        descriptor = os.open(f"{folder}/cur/{name}", os.O_RDONLY | os.O_CLOEXEC)
+    except FileNotFoundError:
+        path = find(folder, name)
+        if path is None:
+            raise
+        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        return os.pread(descriptor, size, start)
+    finally:
+        os.close(descriptor)
+
+
 def remove(folder: Path, name: str) -> None:
     """A message's file, whatever another program made of the flags in its name."""
     try:

@@ -7,7 +7,7 @@ All calls block: they belong in a small pool, never on an event loop.
 
 import sqlite3
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,7 +19,18 @@ from gateway.core.mailflags import letters_of
 from gateway.mailbox import boxes, foreign, maildir
 from gateway.mailbox.boxes import BoxExists, BoxStatus, NoSuchBox
 from gateway.mailbox.copying import copy_messages
-from gateway.mailbox.index import Box, Changes, Details, FlagChange, Index, StoredMessage, Summarised
+from gateway.mailbox.index import (
+    FIELDS,
+    STORED,
+    Batch,
+    Box,
+    Changes,
+    Details,
+    FlagChange,
+    Index,
+    StoredMessage,
+    Summarised,
+)
 from gateway.mailbox.indexes import Indexes, folder_of
 from gateway.mailbox.quota import Quotas, level_reached, make_room
 from gateway.mailbox.rows import Rows
@@ -199,18 +210,17 @@ class MessageStore:
         with self._indexes.use(account) as opened:
             return opened.index.keywords(box)
 
-    def details(self, account: str, box: Box, uids: Sequence[int]) -> dict[int, Details]:
-        """Of those that are there; what is not worked out yet is now."""
+    def details(self, account: str, box: Box, uids: Sequence[int], wanted: Collection[str] = FIELDS) -> Batch:
+        """Of those that are there; what is not worked out yet is now. uids: in order; wanted: of FIELDS."""
         with self._indexes.use(account) as opened:
-            index = opened.index
-            found = index.details(box.id, uids)
-            missing = [uid for uid in uids if uid not in found]
-        for start in range(0, len(missing), TOLD):
-            self._tell(account, box, missing[start : start + TOLD])
-        if missing:
+            batch = opened.index.details(box.id, uids, wanted)
+        missing = [uid for uid in uids[: batch.count] if uid not in batch.found]
+        if missing and not {*wanted} <= {*STORED}:
+            for start in range(0, len(missing), TOLD):
+                self._tell(account, box, missing[start : start + TOLD])
             with self._indexes.use(account) as opened:
-                found = opened.index.details(box.id, uids)
-        return found
+                batch = opened.index.details(box.id, uids, wanted)
+        return batch
 
     def _tell(self, account: str, box: Box, uids: Sequence[int]) -> None:
         with self._indexes.use(account) as opened:
@@ -226,10 +236,6 @@ class MessageStore:
                     if index.message(box.id, uid) is not None:
                         index.tell(box.id, uid, summary)
 
-    def sizes_and_dates(self, account: str, box: int, first: int, last: int) -> dict[int, tuple[int, float]]:
-        with self._indexes.use(account) as opened:
-            return opened.index.sizes_and_dates(box, first, last)
-
     def open_message(self, account: str, message: "StoredMessage | Details", box: Box | None = None) -> BinaryIO:
         """Without a box, of INBOX. Raises FileNotFoundError when another session removed it."""
         folder = self._folder_of(account, INBOX) if box is None else self._folder_now(account, box)
@@ -240,6 +246,17 @@ class MessageStore:
             if path is None:
                 raise
             return path.open("rb")
+
+    def read_many(self, account: str, box: Box, pieces: Iterable[tuple[Details, int, int]]) -> list[bytes | None]:
+        """Of messages: from which octet on, and how many. None: another session removed the message."""
+        folder = self._folder_now(account, box)
+        found: list[bytes | None] = []
+        for message, start, size in pieces:
+            try:
+                found.append(maildir.read(folder, message.file, start, size))
+            except FileNotFoundError:
+                found.append(None)
+        return found
 
     def usage(self, account: str) -> tuple[int, int]:
         """Octets and messages."""

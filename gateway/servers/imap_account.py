@@ -2,7 +2,7 @@
 
 import asyncio
 import sqlite3
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from contextlib import suppress
 from datetime import datetime
 from typing import TypeVar
@@ -12,7 +12,7 @@ from gateway.core.mailflags import bits_of
 from gateway.imap import ports
 from gateway.imap.wire import Literal
 from gateway.mailbox.boxes import BoxExists, BoxStatus, NoSuchBox
-from gateway.mailbox.index import Box, Changes, Details, FlagChange
+from gateway.mailbox.index import Batch, Box, Changes, Details, FlagChange
 from gateway.mailbox.maildir import with_crlf
 from gateway.mailbox.quota import OverQuota
 from gateway.mailbox.store import OpenedBox
@@ -97,23 +97,23 @@ class StoreAccount:
     async def keywords(self, box: ports.Box) -> Mapping[int, str]:
         return await self._call(lambda: self._store.keywords(self._account, box.id))
 
-    async def details(self, box: ports.Box, uids: Sequence[int]) -> Mapping[int, Details]:
-        return await self._call(lambda: self._store.details(self._account, _box(box), uids))
-
-    async def sizes_and_dates(self, box: ports.Box, first: int, last: int) -> Mapping[int, tuple[int, float]]:
-        return await self._call(lambda: self._store.sizes_and_dates(self._account, box.id, first, last))
+    async def details(self, box: ports.Box, uids: Sequence[int], wanted: Collection[str]) -> Batch:
+        return await self._call(lambda: self._store.details(self._account, _box(box), uids, wanted))
 
     async def read(self, box: ports.Box, message: ports.Details, start: int, size: int) -> bytes:
-        def read() -> bytes:
-            if not isinstance(message, Details):
-                raise TypeError("details of another store")
-            with self._store.open_message(self._account, message, _box(box)) as file:
-                file.seek(start)
-                return file.read(size)
+        (found,) = await self.read_many(box, [(message, start, size)])
+        if found is None:
+            raise ports.Gone
+        return found
 
-        found = await self._call(read)
-        if not start:
-            self._count("retrieve")
+    async def read_many(
+        self, box: ports.Box, pieces: Sequence[tuple[ports.Details, int, int]]
+    ) -> Sequence[bytes | None]:
+        wanted = [(_details(message), start, size) for message, start, size in pieces]
+        found = await self._call(lambda: self._store.read_many(self._account, _box(box), wanted))
+        whole = sum(start == 0 and octets is not None for (_, start, _), octets in zip(wanted, found, strict=True))
+        if whole:
+            self._count("retrieve", whole)
         return found
 
     async def append(self, name: str, message: Literal, flags: Sequence[str], date: datetime) -> tuple[int, int]:
@@ -154,3 +154,9 @@ def _box(box: ports.Box) -> Box:
     if not isinstance(box, Box):
         raise TypeError("a mailbox of another store")
     return box
+
+
+def _details(message: ports.Details) -> Details:
+    if not isinstance(message, Details):
+        raise TypeError("details of another store")
+    return message

@@ -80,7 +80,7 @@ def test_a_message_that_another_program_brought(store: MessageStore, root: Path,
     settle(root)
     assert len(rows(store)) == 2
     box = store.open_box(BOB, "INBOX", takes_recent=False).box
-    assert b"from elsewhere" in store.details(BOB, box, [2])[2].envelope
+    assert b"from elsewhere" in store.details(BOB, box, [2]).found[2].envelope
     assert [path.name for path in (root / "tmp").iterdir()] == []
 
 

@@ -238,7 +238,7 @@ def test_an_index_of_the_first_version_keeps_all(tmp_path: Path) -> None:
     assert (validity, message.uid, message.size, message.internal_date) == (100, 3, 11, 1000.5)
     assert not deliver(store, "d3")
     opened = store.open_box(ALICE, "INBOX", takes_recent=True)
-    assert store.details(ALICE, opened.box, [3])[3].header == b"A: b\r\n\r\n"  # worked out when it is asked for
+    assert store.details(ALICE, opened.box, [3]).found[3].header == b"A: b\r\n\r\n"  # worked out when it is asked for
     assert deliver(store, "d4")
     assert uids(store) == [3, 4]
     assert store.usage(ALICE) == (22, 2)
