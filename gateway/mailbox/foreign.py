@@ -87,7 +87,7 @@ class _Look:
         flags = (row.flags | now & ~before) & ~(before & ~now)
         if flags != row.flags:
             self._index.set_flags(self._box, [row.uid], FlagChange(0, flags))
-        self._index.set_file(self._box, row.uid, name)
+        self._index.set_files(self._box, [(row.uid, name)])
         return True
 
     def _take_removals(self) -> bool:

@@ -24,6 +24,9 @@ MAX_DELIVERIES = 10_000  # delivery ids remembered, so that a retry after a cras
 MAX_EXPUNGED = 20_000  # of one mailbox; who asks for older ones is told of all that are not there
 ROWS = 50  # that are read before it is looked how many octets they have
 MAX_OCTETS = 1024 * 1024  # of details that are told at once, but for the last ROWS
+_ADD = (
+    "INSERT INTO msg(box, uid, modseq, flags, size, idate, savedate, file, emailid) VALUES(?, ?, ?, ?, ?, ?, ?, ?, ?)"
+)
 BOX = "id, name, uidvalidity, uidnext, modseq, special, recent"  # columns of `Box`
 
 
@@ -181,8 +184,7 @@ class Index:
         """Within a change. told None: it is worked out when somebody asks."""
         execute = self._connection.execute
         execute(
-            "INSERT INTO msg(box, uid, modseq, flags, size, idate, savedate, file, emailid)"
-            " VALUES(?, ?, ?, ?, ?, ?, ?, ?, ?)",
+            _ADD,
             [
                 box, message.uid, modseq, message.flags, message.size, message.internal_date, time.time(), message.file,
                 email_id,
@@ -198,12 +200,25 @@ class Index:
             [box, uid, told.envelope, told.structure, told.body, told.header, told.places],
         )
 
-    def tell_as(self, box: int, uid: int, other: int, other_uid: int) -> None:
-        """What is known of a message, of its copy."""
-        self._connection.execute(
+    def add_copies(self, box: int, modseq: int, copies: Sequence[tuple[StoredMessage, str]]) -> None:
+        """Messages with their email ids, of which the rest is not known yet. Within a change."""
+        now = time.time()
+        self._connection.executemany(
+            _ADD,
+            [
+                (box, each.uid, modseq, each.flags, each.size, each.internal_date, now, each.file, email_id)
+                for each, email_id in copies
+            ],
+        )
+        octets = sum(each.size for each, _ in copies)
+        self._connection.execute("UPDATE quota SET octets = octets + ?, messages = messages + ?", [octets, len(copies)])
+
+    def tell_as(self, box: int, other: int, pairs: Iterable[tuple[int, int]]) -> None:
+        """What is known of messages, of their copies. pairs: UIDs here and there."""
+        self._connection.executemany(
             "INSERT INTO meta(box, uid, env, bs, body, hdr, parts) SELECT ?, ?, env, bs, body, hdr, parts FROM meta"
             " WHERE box = ? AND uid = ?",
-            [other, other_uid, box, uid],
+            [(other, other_uid, box, uid) for uid, other_uid in pairs],
         )
 
     def messages(self, box: int) -> list[StoredMessage]:
@@ -218,9 +233,14 @@ class Index:
         ).fetchone()
         return None if row is None else StoredMessage(*row)
 
-    def email_id(self, box: int, uid: int) -> str:
-        row = self._connection.execute("SELECT emailid FROM msg WHERE box = ? AND uid = ?", [box, uid]).fetchone()
-        return "" if row is None else str(row[0])
+    def with_email_ids(self, box: int, uids: Sequence[int]) -> list[tuple[StoredMessage, str]]:
+        """Those of them that are there, with their email ids. uids: in order."""
+        among, values = _among(uids)
+        rows = self._connection.execute(
+            f"SELECT uid, size, file, idate, flags, emailid FROM msg WHERE box = ? AND {among} ORDER BY uid",  # noqa: S608  # constants
+            [box, *values],
+        )
+        return [(StoredMessage(*row), email_id) for *row, email_id in rows]
 
     def email_ids(self, box: int) -> set[str]:
         return {name for (name,) in self._connection.execute("SELECT emailid FROM msg WHERE box = ?", [box])}
@@ -252,8 +272,11 @@ class Index:
         if found.is_whole:
             since = 0
         if found.modseq > since:
+            # SQLite would read the whole mailbox in the order of UIDs; with a plus it finds the few by msg_modseq.
+            order = "+uid" if since else "uid"
             found.rows = execute(
-                "SELECT uid, flags, modseq FROM msg WHERE box = ? AND modseq > ? ORDER BY uid", [box, since]
+                f"SELECT uid, flags, modseq FROM msg WHERE box = ? AND modseq > ? ORDER BY {order}",  # noqa: S608
+                [box, since],
             ).fetchall()
             gone = execute("SELECT uid FROM expunged WHERE box = ? AND modseq > ? ORDER BY uid", [box, since])
             found.vanished = [] if found.is_whole else [uid for (uid,) in gone]
@@ -280,16 +303,16 @@ class Index:
         """Words by bit."""
         return dict(self._connection.execute("SELECT bit, word FROM keyword WHERE box = ? ORDER BY bit", [box]))
 
-    def keyword_bits(self, box: int, words: Iterable[str], *, create: bool, drops: bool = False) -> int:
+    def keyword_bits(self, box: int, words: Iterable[str], *, create: bool, drops: bool = False, used: int = 0) -> int:
         """Their bits together. create: those that are not known; else they are left out. drops: those for which there
-        is no room; else it raises KeywordsFull.
+        is no room; else it raises KeywordsFull. used: bits that are not free, though no message has them yet.
         """
         known = {word.lower(): bit for bit, word in self.keywords(box).items()}
         found = 0
         for word in words:
             bit = known.get(word.lower())
             if bit is None and create:
-                bit = self._free_bit(box, known, found)
+                bit = self._free_bit(box, known, used | found)
                 if bit is None and drops:
                     continue
                 if bit is None:
@@ -319,55 +342,56 @@ class Index:
         """What has changed (uid, flags, modseq); who changed since and was left alone; names of files to change, by
         UID. Within a change.
         """
-        execute = self._connection.execute
         changed: list[tuple[int, int, int]] = []
         conflicts: list[int] = []
         files: list[tuple[int, str]] = []
         modseq = 0
-        for uid in uids:
-            row = execute("SELECT flags, modseq, file FROM msg WHERE box = ? AND uid = ?", [box, uid]).fetchone()
-            if row is None:
-                continue
-            if unchanged_since is not None and row[1] > unchanged_since:
+        among, values = _among(uids)
+        sql = f"SELECT uid, flags, modseq, file FROM msg WHERE box = ? AND {among} ORDER BY uid"  # noqa: S608  # constants
+        for uid, before, since, file in self._connection.execute(sql, [box, *values]).fetchall():
+            if unchanged_since is not None and since > unchanged_since:
                 conflicts.append(uid)
                 continue
-            flags = change.applied(row[0])
-            if flags == row[0]:
-                continue
-            modseq = modseq or self.next_modseq(box)
-            execute("UPDATE msg SET flags = ?, modseq = ? WHERE box = ? AND uid = ?", [flags, modseq, box, uid])
-            changed.append((uid, flags, modseq))
-            files.append((uid, row[2]))
+            flags = change.applied(before)
+            if flags != before:
+                modseq = modseq or self.next_modseq(box)
+                changed.append((uid, flags, modseq))
+                files.append((uid, file))
+        self._connection.executemany(
+            "UPDATE msg SET flags = ?, modseq = ? WHERE box = ? AND uid = ?",
+            [(flags, modseq, box, uid) for uid, flags, modseq in changed],
+        )
         return changed, conflicts, files
 
-    def set_file(self, box: int, uid: int, name: str) -> None:
-        self._connection.execute("UPDATE msg SET file = ? WHERE box = ? AND uid = ?", [name, box, uid])
+    def set_files(self, box: int, names: Iterable[tuple[int, str]]) -> None:
+        """By UID."""
+        self._connection.executemany(
+            "UPDATE msg SET file = ? WHERE box = ? AND uid = ?", [(name, box, uid) for uid, name in names]
+        )
 
     # --- expunge --------------------------------------------------------------------------------------------------
 
     def expunge(self, box: int, uids: Iterable[int]) -> tuple[list[int], list[str]]:
         """UIDs that were there, and the files that may go once the change is durable. Within a change."""
+        among, values = _among(sorted({*uids}))
         execute = self._connection.execute
-        gone: list[int] = []
-        files: list[str] = []
-        octets, modseq, now = 0, 0, time.time()
-        for uid in uids:
-            row = execute("DELETE FROM msg WHERE box = ? AND uid = ? RETURNING file, size", [box, uid]).fetchone()
-            if row is None:
-                continue
-            modseq = modseq or self.next_modseq(box)
-            execute("DELETE FROM meta WHERE box = ? AND uid = ?", [box, uid])
-            execute(
-                "INSERT OR REPLACE INTO expunged(box, uid, modseq, file, at) VALUES(?, ?, ?, ?, ?)",
-                [box, uid, modseq, row[0].partition(":")[0], now],
-            )
-            gone.append(uid)
-            files.append(str(row[0]))
-            octets += row[1]
-        if gone:
-            execute("UPDATE quota SET octets = octets - ?, messages = messages - ?", [octets, len(gone)])
-            self._forget_old(box)
-        return gone, files
+        rows = execute(
+            f"DELETE FROM msg WHERE box = ? AND {among} RETURNING uid, file, size",  # noqa: S608  # a constant
+            [box, *values],
+        ).fetchall()
+        if not rows:
+            return [], []
+        rows.sort()
+        modseq, now = self.next_modseq(box), time.time()
+        execute(f"DELETE FROM meta WHERE box = ? AND {among}", [box, *values])  # noqa: S608  # a constant
+        self._connection.executemany(
+            "INSERT OR REPLACE INTO expunged(box, uid, modseq, file, at) VALUES(?, ?, ?, ?, ?)",
+            [(box, uid, modseq, file.partition(":")[0], now) for uid, file, _ in rows],
+        )
+        octets = sum(size for _, _, size in rows)
+        execute("UPDATE quota SET octets = octets - ?, messages = messages - ?", [octets, len(rows)])
+        self._forget_old(box)
+        return [uid for uid, _, _ in rows], [file for _, file, _ in rows]
 
     def was_expunged(self, box: int, uid: int, base: str, changed: float) -> bool:
         """Was the file of this name, last changed then, that of a message that went since?"""

@@ -11,6 +11,7 @@ import shutil
 import socket
 import time
 from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import BinaryIO
 
@@ -81,16 +82,37 @@ def is_plain(base: str) -> bool:
     return _OURS.fullmatch(base) is not None and len(base) < 150
 
 
-def link_temporary(source: Path, folder: Path) -> Path:
-    """A copy in tmp/ that costs no space."""
-    path = folder / "tmp" / new_unique()
-    os.link(source, path)
-    return path
+def name_in(folder: Path, part: str, name: str) -> str:
+    """As text: where a thousand files are linked, Path takes longer than the system."""
+    return f"{folder}/{part}/{name}"
 
 
-def link_into_place(temporary: Path, folder: Path, name: str) -> None:
-    """cur/ is not synced yet."""
-    os.link(temporary, folder / "cur" / name)
+def link_temporary(source: Path, name: str, folder: Path) -> str | None:
+    """A copy in another folder's tmp/ that costs no space; its name. None: there is no such file."""
+    unique = new_unique()
+    target = name_in(folder, "tmp", unique)
+    try:
+        os.link(name_in(source, "cur", name), target)
+    except FileNotFoundError:
+        path = find(source, name)
+        if path is None:
+            return None
+        os.link(path, target)
+    return unique
+
+
+def link_into_place(folder: Path, temporary: str, name: str) -> None:
+    """temporary: its name in tmp/. cur/ is not synced yet."""
+    os.link(name_in(folder, "tmp", temporary), name_in(folder, "cur", name))
+
+
+def rename(folder: Path, old: str, new: str) -> bool:
+    """A message's file; False: it cannot be, which is no harm."""
+    try:
+        os.rename(name_in(folder, "cur", old), name_in(folder, "cur", new))
+    except OSError:
+        return False
+    return True
 
 
 def sync_folder(folder: Path) -> None:
@@ -110,7 +132,7 @@ def find(folder: Path, name: str) -> Path | None:
 def read(folder: Path, name: str, start: int, size: int) -> bytes:
     """So many octets of a message. Raises FileNotFoundError."""
     try:
-        descriptor = os.open(f"{folder}/cur/{name}", os.O_RDONLY | os.O_CLOEXEC)
+        descriptor = os.open(name_in(folder, "cur", name), os.O_RDONLY | os.O_CLOEXEC)
     except FileNotFoundError:
         path = find(folder, name)
         if path is None:
@@ -125,11 +147,18 @@ def read(folder: Path, name: str, start: int, size: int) -> bytes:
 def remove(folder: Path, name: str) -> None:
     """A message's file, whatever another program made of the flags in its name."""
     try:
-        (folder / "cur" / name).unlink()
+        os.unlink(name_in(folder, "cur", name))
     except FileNotFoundError:
         path = find(folder, name)
         if path is not None:
             path.unlink(missing_ok=True)
+
+
+def drop(paths: Iterable[str]) -> None:
+    """Names of files, where they are there."""
+    for path in paths:
+        with suppress(FileNotFoundError):
+            os.unlink(path)
 
 
 def listing(folder: Path, part: str) -> dict[str, str]:

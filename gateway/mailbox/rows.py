@@ -38,8 +38,14 @@ class Rows:
             there = {uid for uid, _, _ in changes.rows}
             self.remove([uid for uid in self.uids if uid not in there])
         self.remove(changes.vanished)
-        for uid, flags, modseq in changes.rows:
-            self.put(uid, flags, modseq)
+        if changes.rows and (not self.uids or changes.rows[0][0] > self.uids[-1]):
+            for told, column in zip(
+                (self.uids, self.flags, self.modseqs), zip(*changes.rows, strict=True), strict=True
+            ):
+                told.extend(column)
+        else:
+            for uid, flags, modseq in changes.rows:
+                self.put(uid, flags, modseq)
         self.modseq, self.uidnext = changes.modseq, changes.uidnext
 
     def put(self, uid: int, flags: int, modseq: int) -> None:

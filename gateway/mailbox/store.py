@@ -127,7 +127,7 @@ class MessageStore:
                     uid, modseq = index.take_uids(box.id, 1)
                     final = maildir.final_name(temporary.name, size, uid, letters_of(flags))
                     with foreign.ours(index, box.id, folder):
-                        maildir.link_into_place(temporary, folder, final)
+                        maildir.link_into_place(folder, temporary.name, final)
                     maildir.sync_folder(folder)
                     message = StoredMessage(uid, size, final, date, flags)
                     index.add(box.id, modseq, message, told, email_id or delivery_id or temporary.name)
@@ -294,12 +294,11 @@ class MessageStore:
         self, index: Index, box: Box, folder: Path, changed: list[tuple[int, int, int]], names: dict[int, str]
     ) -> None:
         """Flags are told in names too, as a courtesy to other programs: the index knows better."""
-        for uid, flags, _ in changed:
-            name = maildir.with_letters(names[uid], letters_of(flags))
-            if name != names[uid]:
-                with suppress(OSError):
-                    (folder / "cur" / names[uid]).rename(folder / "cur" / name)
-                    index.set_file(box.id, uid, name)
+        new = [(uid, maildir.with_letters(names[uid], letters_of(flags))) for uid, flags, _ in changed]
+        index.set_files(
+            box.id,
+            [(uid, name) for uid, name in new if name != names[uid] and maildir.rename(folder, names[uid], name)],
+        )
 
     def expunge(self, account: str, uids: Iterable[int]) -> int:
         """Of INBOX; how many of them were there."""
@@ -339,7 +338,7 @@ class MessageStore:
     ) -> tuple[int, list[tuple[int, int]]]:
         """The target's UIDVALIDITY, and each message's UID here and there. All or none. Raises NoSuchBox."""
         source = self._folder_now(account, box)
-        made: list[tuple[Path, Path]] = []
+        made: list[tuple[str, str]] = []
         try:
             with self._indexes.use(account) as opened:
                 index = opened.index
@@ -348,23 +347,22 @@ class MessageStore:
                     if other is None:
                         raise NoSuchBox(f"no mailbox {target}")
                     folder = self._made(account, target)
+                    found = index.with_email_ids(box.id, uids)
                     if not moves:
-                        size = sum(message.size for uid in uids if (message := index.message(box.id, uid)) is not None)
+                        size = sum(message.size for message, _ in found)
                         make_room(index, self._quotas.limit(account), size, is_delivery=False)
                     with foreign.ours(index, other.id, folder):
-                        pairs = copy_messages(index, box, other, uids, source, folder, made)
+                        pairs = copy_messages(index, box, other, found, source, folder, made)
                     maildir.sync_folder(folder)
                     files: list[str] = []
                     if moves:
                         _, files = index.expunge(box.id, [uid for uid, _ in pairs])
         except BaseException as error:
             if not is_io_error(error):
-                for _, path in made:
-                    path.unlink(missing_ok=True)
+                maildir.drop(path for _, path in made)
             raise
         finally:
-            for temporary, _ in made:
-                temporary.unlink(missing_ok=True)
+            maildir.drop(temporary for temporary, _ in made)
         self._remove_files(account, box, files)
         return other.uidvalidity, pairs
 

@@ -214,7 +214,7 @@ def killed_at(tmp_path: Path, step: str, work: "str") -> None:
     assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 9
 
 
-@pytest.mark.parametrize(("step", "work"), [("add", "append"), ("add", "copy"), ("tell_as", "copy")])
+@pytest.mark.parametrize(("step", "work"), [("add", "append"), ("add_copies", "copy"), ("tell_as", "copy")])
 def test_what_a_crash_left_half_done_is_no_message(
     store: MessageStore, root: Path, tmp_path: Path, step: str, work: str
 ) -> None:

@@ -9,7 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from gateway.core.mailflags import DELETED, FLAGGED, SEEN
+from gateway.core.errors import StoreError
+from gateway.core.mailflags import DELETED, FLAGGED, MAX_KEYWORDS, SEEN, names_of
 from gateway.mailbox import index as index_room
 from gateway.mailbox.boxes import BoxExists, BoxRefused, NoSuchBox
 from gateway.mailbox.index import Box, FlagChange, KeywordsFull
@@ -88,6 +89,55 @@ def test_a_copy_is_whole_and_a_move_takes_the_message_along(store: MessageStore,
         store.copy(ALICE, archive, [1], "None", moves=True)
     assert rows(store, "Archive") == {1: SEEN | 32, 2: SEEN | 32}
     assert not (tmp_path / "example.org" / "alice" / "Maildir" / ".None").exists()
+
+
+def test_copies_keep_their_keywords_where_the_other_mailbox_has_given_all_away(store: MessageStore) -> None:
+    uids = [append(store, keywords=(f"own{number}",)) for number in range(4)]
+    for number in range(MAX_KEYWORDS):
+        (uid,) = rows(store, "Archive") or [append(store, "Archive")]
+        store.set_flags(ALICE, box(store, "Archive"), [uid], FlagChange(0, 0), [f"idle{number}"])
+    store.set_flags(ALICE, box(store, "Archive"), [uid], FlagChange(0, 0), [])
+    store.copy(ALICE, box(store), uids, "Archive", moves=False)
+    words = store.keywords(ALICE, box(store, "Archive").id)
+    told = [names_of(flags, words) for flags in rows(store, "Archive").values()]
+    assert told == [[], ["own0"], ["own1"], ["own2"], ["own3"]]
+
+
+@pytest.mark.parametrize("gap", [False, True])
+def test_many_are_flagged_copied_and_expunged_as_each_by_itself(store: MessageStore, tmp_path: Path, gap: bool) -> None:
+    uids = [append(store, flags=SEEN * (number % 2)) for number in range(12)]
+    if gap:
+        store.expunge(ALICE, [uids.pop(5)])
+    before = store.usage(ALICE)
+    inbox = box(store)
+    changed, conflicts = store.set_flags(ALICE, inbox, uids, FlagChange(1, SEEN), [])
+    assert [uid for uid, _, _ in changed] == [uid for uid in uids if uid % 2]
+    assert len({modseq for _, _, modseq in changed}) == 1
+    assert conflicts == []
+    assert all(name.endswith(":2,S") for name in files(tmp_path))
+    _, pairs = store.copy(ALICE, inbox, uids, "Archive", moves=False)
+    assert pairs == list(zip(uids, range(1, len(uids) + 1), strict=True))
+    assert rows(store, "Archive") == {uid: SEEN for _, uid in pairs}
+    assert store.usage(ALICE) == (2 * before[0], 2 * before[1])
+    assert store.expunge(ALICE, reversed(uids[2:])) == len(uids) - 2
+    assert list(rows(store)) == uids[:2]
+    found = store.changes(ALICE, inbox.id, changed[0][2], takes_recent=False)
+    assert found is not None
+    assert found[0].vanished == uids[2:]
+    assert len(files(tmp_path)) == 2
+    assert store.usage(ALICE) == (before[0] + 2 * (before[0] // before[1]), before[1] + 2)
+
+
+def test_a_copy_of_which_one_file_is_gone_leaves_nothing(store: MessageStore, tmp_path: Path) -> None:
+    uids = [append(store) for _ in range(3)]
+    inbox = box(store)
+    folder = tmp_path / "example.org" / "alice" / "Maildir"
+    (folder / "cur" / files(tmp_path)[1]).unlink()
+    with pytest.raises(StoreError):
+        store.copy(ALICE, inbox, uids, "Archive", moves=True)
+    assert rows(store, "Archive") == {}
+    assert files(tmp_path, ".Archive") == []
+    assert list((folder / ".Archive" / "tmp").iterdir()) == []
 
 
 def test_a_copy_onto_the_same_mailbox_gives_new_uids(store: MessageStore) -> None:
