@@ -96,8 +96,7 @@ class Fetcher:
         if unseen:
             await self._account.set_flags(view.box, unseen, 1, ["\\Seen"], None)
             await self._refresh()
-            for uid in unseen:
-                view.heard(uid)
+            view.heard(unseen)
 
     def _headers(self, messages: Sequence[Details]) -> dict[Section, Sequence[bytes]]:
         """Sections that are cut from the headers at hand, in wire form."""

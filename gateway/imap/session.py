@@ -70,6 +70,7 @@ class ImapSession:
         self._with_modseq = False
         self._with_vanished = False
         self._tag = b""  # of the command that runs
+        self._is_fresh = False  # the view has just been made or refreshed, at the end of this command
 
     @property
     def capabilities(self) -> str:
@@ -80,6 +81,7 @@ class ImapSession:
     async def run(self, tagged: Tagged) -> None:
         """Answers it whole. CAPABILITY, LOGOUT, STARTTLS, sign-in and IDLE are the driver's."""
         tag = self._tag = tagged.tag.encode()
+        self._is_fresh = False
         command = tagged.command
         try:
             done = await self._done(command)
@@ -112,7 +114,8 @@ class ImapSession:
 
     async def _finish(self, command: Command, line: bytes) -> None:
         """What others did goes before the tagged response, expunges only where numbers may change (7.4.1)."""
-        await self._refresh()
+        if not self._is_fresh:
+            await self._refresh()
         news = self._news(with_expunges=not _is_by_number(command))
         await self._out.send(b"".join(news) + line + b"\r\n")
 
@@ -296,6 +299,7 @@ class ImapSession:
         await self._out.send(b"".join(lines))
         if command.resync is not None and command.resync.validity == box.uidvalidity:
             await self._resync(view, command.resync)
+        self._is_fresh = True
         return f"[READ-{'ONLY' if view.is_read_only else 'WRITE'}] Opened"
 
     async def _resync(self, view: View, known: Resync) -> None:
@@ -303,11 +307,10 @@ class ImapSession:
         gone = await self._vanished_since(view, known.modseq, known.uids)
         lines = [b"* VANISHED (EARLIER) %b\r\n" % set_of(gone)] if gone else []
         wanted = None if known.uids is None else set(view.chosen(known.uids, is_uid=True) or ())
-        lines += [
-            view.flags_response(at, with_uid=True, with_modseq=True)
-            for at in range(len(view))
-            if view.modseqs[at] > known.modseq and (wanted is None or at in wanted)
+        changed = [
+            at for at in range(len(view)) if view.modseqs[at] > known.modseq and (wanted is None or at in wanted)
         ]
+        lines += view.flags_responses(changed, with_uid=True, with_modseq=True)
         await self._out.send(b"".join(lines))
 
     async def _vanished_since(self, view: View, modseq: int, among: SequenceSet | None) -> list[int]:
@@ -360,12 +363,15 @@ class ImapSession:
         view = self._writable()
         places = self._places(view, command.numbers, is_uid=command.is_uid)
         self._with_modseq |= command.unchanged_since is not None
-        uids = [view.uids[at] for at in places]
         await self._refresh()  # what others did until now is told, however silent this is
-        storer = Storer(self._out, view, command, uids)
-        conflicts = await self._account.set_flags(view.box, uids, command.how, command.flags, command.unchanged_since)
-        await self._refresh()
-        await storer.tell(set(conflicts), with_modseq=self._with_modseq, with_uid=command.is_uid or self._with_vanished)
+        storer = Storer(self._out, view, command, places)
+        uids, conflicts = storer.changing(), set[int]()
+        if uids:
+            how, flags, since = command.how, command.flags, command.unchanged_since
+            conflicts |= {*await self._account.set_flags(view.box, uids, how, flags, since)}
+            await self._refresh()
+        self._is_fresh = True
+        await storer.tell(conflicts, with_modseq=self._with_modseq, with_uid=command.is_uid or self._with_vanished)
         if conflicts:
             numbers = [uid if command.is_uid else view.number(uid) for uid in conflicts]
             told = set_of(sorted(number for number in numbers if number is not None)).decode()
@@ -397,6 +403,7 @@ class ImapSession:
     async def _expunged(self) -> str:
         """RFC 7162 3.2.7: who knows of QRESYNC is told how far that was."""
         await self._refresh()
+        self._is_fresh = True
         view = self._view
         return f"[HIGHESTMODSEQ {view.modseq}] Expunged" if view is not None and self._with_vanished else "Expunged"
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Sequence
 
+from gateway.core.mailflags import bits_of
 from gateway.imap.command import Store
 from gateway.imap.ports import Out
 from gateway.imap.view import View
@@ -13,47 +14,58 @@ _RECENT = frozenset({"\\recent"})
 class Storer:
     """Made before the flags are set, of a view that knows all that others did until then."""
 
-    def __init__(self, out: Out, view: View, command: Store, uids: Sequence[int]) -> None:
+    def __init__(self, out: Out, view: View, command: Store, places: Sequence[int]) -> None:
         self._out = out
         self._view = view
-        self._is_silent = command.is_silent
-        self._expected = self._expectations(command, uids)
+        self._command = command
+        self._places = places
+        self._expected = self._expectations() if command.is_silent else {}
 
-    def _expectations(self, command: Store, uids: Sequence[int]) -> dict[int, frozenset[str] | None]:
-        """The flags that the client will think each message has; None where it has not heard of the last change."""
-        view = self._view
-        wanted = _lower(command.flags)
+    def changing(self) -> Sequence[int]:
+        """UIDs of messages that may have other flags afterwards. Of the others nothing has to be asked, unless the
+        client wants to know who changed them.
+        """
+        view, command = self._view, self._command
+        uids, flags, places = view.uids, view.flags, self._places
+        known = {word.lower(): 1 << bit for bit, word in view.keywords.items()}
+        bits, keywords = bits_of(command.flags)
+        for word in keywords:
+            bits |= known.get(word.lower(), 0)
+        is_new = command.how >= 0 and any(word.lower() not in known for word in keywords)
+        if is_new or command.unchanged_since is not None:
+            return [uids[at] for at in places]
+        if command.how == 0:
+            return [uids[at] for at in places if flags[at] != bits]
+        after = bits if command.how > 0 else 0
+        return [uids[at] for at in places if flags[at] & bits != after]
+
+    def _expectations(self) -> dict[int, frozenset[str] | None]:
+        """By place, the flags that the client will think each message has; None where it has not heard of the last
+        change.
+        """
+        view, how = self._view, self._command.how
+        wanted = _lower(self._command.flags)
         found: dict[int, frozenset[str] | None] = {}
-        for uid in uids:
-            number = view.number(uid)
-            if number is None:
-                continue
-            has = _lower(view.flag_names(number - 1))
-            after = wanted if command.how == 0 else has | wanted if command.how > 0 else has - wanted
-            found[uid] = None if view.is_untold(uid) else after - _RECENT
+        for at in self._places:
+            has = _lower(view.flag_names(at))
+            after = wanted if how == 0 else has | wanted if how > 0 else has - wanted
+            found[at] = None if view.is_untold(view.uids[at]) else after - _RECENT
         return found
 
     async def tell(self, conflicts: set[int], *, with_modseq: bool, with_uid: bool) -> None:
         """RFC 3501 6.4.6: the new flags, unless the client wants none; with CONDSTORE it hears the modseq anyway."""
         view = self._view
-        lines = []
-        for uid, flags in self._expected.items():
-            number = view.number(uid)
-            if number is None or uid in conflicts:
-                continue
-            at = number - 1
-            if not self._is_silent:
-                view.heard(uid)
-                lines.append(view.flags_response(at, with_uid=with_uid, with_modseq=with_modseq))
+        places = [at for at in self._places if view.uids[at] not in conflicts]
+        for start in range(0, len(places), BATCH):
+            some = places[start : start + BATCH]
+            if not self._command.is_silent:
+                view.heard(view.uids[at] for at in some)
+                lines = view.flags_responses(some, with_uid=with_uid, with_modseq=with_modseq)
             else:
-                if flags == _lower(view.flag_names(at)) - _RECENT:
-                    view.heard(uid)
-                if with_modseq:
-                    lines.append(b"* %d FETCH (UID %d MODSEQ (%d))\r\n" % (number, uid, view.modseqs[at]))
-            if len(lines) >= BATCH:
-                await self._out.send(b"".join(lines))
-                lines.clear()
-        await self._out.send(b"".join(lines))
+                view.heard(view.uids[at] for at in some if self._expected[at] == _lower(view.flag_names(at)) - _RECENT)
+                form = b"* %d FETCH (UID %d MODSEQ (%d))\r\n"
+                lines = [form % (at + 1, view.uids[at], view.modseqs[at]) for at in some] if with_modseq else []
+            await self._out.send(b"".join(lines))
 
 
 def _lower(names: Iterable[str]) -> frozenset[str]:

@@ -5,7 +5,7 @@ expunge never while a command by message numbers runs. In order, one told list o
 """
 
 from bisect import bisect_left
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 
 from gateway.core.mailflags import names_of
 from gateway.imap.command import STAR, SequenceSet
@@ -129,9 +129,9 @@ class View:
         self._vanished += [uid for uid in changes.vanished if self.number(uid) is not None]
         self.modseq, self.uidnext = max(self.modseq, changes.modseq), changes.uidnext
 
-    def heard(self, uid: int) -> None:
-        """The client knows the flags of this message as they are."""
-        self._changed.discard(uid)
+    def heard(self, uids: Iterable[int]) -> None:
+        """The client knows the flags of these messages as they are."""
+        self._changed.difference_update(uids)
 
     def is_untold(self, uid: int) -> bool:
         """Have its flags changed since they were told?"""
@@ -145,10 +145,9 @@ class View:
         if len(self.uids) != self._told_count:
             self._told_count = len(self.uids)
             out.append(b"* %d EXISTS\r\n* %d RECENT\r\n" % (len(self.uids), len(self._recent)))
-        for uid in sorted(self._changed):
-            number = self.number(uid)
-            if number is not None and uid not in self._vanished:
-                out.append(self.flags_response(number - 1, with_uid=with_modseq, with_modseq=with_modseq))
+        untold = sorted(self._changed.difference(self._vanished))
+        places = [number - 1 for uid in untold if (number := self.number(uid)) is not None]
+        out += self.flags_responses(places, with_uid=with_modseq, with_modseq=with_modseq)
         self._changed.clear()
         return out
 
@@ -169,11 +168,14 @@ class View:
         self._told_count -= len(told)
         return [b"* VANISHED %b\r\n" % set_of(reversed(told))] if as_vanished and told else out
 
-    def flags_response(self, at: int, *, with_uid: bool, with_modseq: bool) -> bytes:
-        (flags,) = self.flags_of((at,))
-        uid = b"UID %d " % self.uids[at] if with_uid else b""
-        modseq = b" MODSEQ (%d)" % self.modseqs[at] if with_modseq else b""
-        return b"* %d FETCH (%bFLAGS (%b)%b)\r\n" % (at + 1, uid, flags, modseq)
+    def flags_responses(self, places: Sequence[int], *, with_uid: bool, with_modseq: bool) -> list[bytes]:
+        form = b"* %d FETCH (" + with_uid * b"UID %d " + b"FLAGS (%b)" + with_modseq * b" MODSEQ (%d)" + b")\r\n"
+        columns: list[Sequence[int] | Sequence[bytes]] = [[at + 1 for at in places], self.flags_of(places)]
+        if with_uid:
+            columns.insert(1, [self.uids[at] for at in places])
+        if with_modseq:
+            columns.append([self.modseqs[at] for at in places])
+        return [form % row for row in zip(*columns, strict=True)]
 
 
 def _merged(spans: list[tuple[int, int]]) -> list[tuple[int, int]]:
