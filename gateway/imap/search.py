@@ -26,7 +26,7 @@ from gateway.imap.command import (
     Within,
 )
 from gateway.imap.ports import Details
-from gateway.imap.texts import header_has, texts_of, values_of
+from gateway.imap.texts import field_has, header_has, texts_of, values_of
 from gateway.imap.view import View
 from gateway.message.header import decode_text
 
@@ -172,5 +172,5 @@ def _has_text(key: HasText, candidate: Candidate) -> bool:
         return any(wanted in text for text in candidate.texts)
     if key.where == "TEXT":
         return header_has(candidate.details.header, wanted) or any(wanted in text for text in candidate.texts)
-    values = values_of(candidate.details.header, key.where)
-    return any(wanted in decode_text(value).lower() for value in values) if wanted else bool(values)
+    header = candidate.details.header
+    return field_has(header, key.where, wanted) if wanted else bool(values_of(header, key.where))

@@ -70,6 +70,7 @@ class ImapSession:
         self._with_modseq = False
         self._with_vanished = False
         self._tag = b""  # of the command that runs
+        self._ahead = b""  # untagged responses that go out together with the tagged one
         self._is_fresh = False  # the view has just been made or refreshed, at the end of this command
 
     @property
@@ -81,7 +82,7 @@ class ImapSession:
     async def run(self, tagged: Tagged) -> None:
         """Answers it whole. CAPABILITY, LOGOUT, STARTTLS, sign-in and IDLE are the driver's."""
         tag = self._tag = tagged.tag.encode()
-        self._is_fresh = False
+        self._ahead, self._is_fresh = b"", False
         command = tagged.command
         try:
             done = await self._done(command)
@@ -117,7 +118,7 @@ class ImapSession:
         if not self._is_fresh:
             await self._refresh()
         news = self._news(with_expunges=not _is_by_number(command))
-        await self._out.send(b"".join(news) + line + b"\r\n")
+        await self._out.send(self._ahead + b"".join(news) + line + b"\r\n")
 
     def _news(self, *, with_expunges: bool) -> list[bytes]:
         view = self._view
@@ -296,13 +297,13 @@ class ImapSession:
         unseen = view.first_unseen
         if unseen is not None:
             lines.insert(2, b"* OK [UNSEEN %d] First unseen\r\n" % unseen)
-        await self._out.send(b"".join(lines))
         if command.resync is not None and command.resync.validity == box.uidvalidity:
-            await self._resync(view, command.resync)
+            lines += await self._resync(view, command.resync)
+        self._ahead = b"".join(lines)
         self._is_fresh = True
         return f"[READ-{'ONLY' if view.is_read_only else 'WRITE'}] Opened"
 
-    async def _resync(self, view: View, known: Resync) -> None:
+    async def _resync(self, view: View, known: Resync) -> list[bytes]:
         """RFC 7162 3.2.5: what has gone and what has changed since the client was last here."""
         gone = await self._vanished_since(view, known.modseq, known.uids)
         lines = [b"* VANISHED (EARLIER) %b\r\n" % set_of(gone)] if gone else []
@@ -310,8 +311,7 @@ class ImapSession:
         changed = [
             at for at in range(len(view)) if view.modseqs[at] > known.modseq and (wanted is None or at in wanted)
         ]
-        lines += view.flags_responses(changed, with_uid=True, with_modseq=True)
-        await self._out.send(b"".join(lines))
+        return lines + view.flags_responses(changed, with_uid=True, with_modseq=True)
 
     async def _vanished_since(self, view: View, modseq: int, among: SequenceSet | None) -> list[int]:
         """UIDs, of those that the client asks about (all of them, if it does not say)."""
@@ -356,7 +356,7 @@ class ImapSession:
         finder = Finder(self._account, self._selected())
         self._with_modseq |= finder.asks_modseq(command.key)
         found = await finder.found(command)
-        await self._out.send(finder.response(command, found, self._tag))
+        self._ahead = finder.response(command, found, self._tag)
         return "Found"
 
     async def _store(self, command: Store) -> str:

@@ -5,11 +5,10 @@ delivery; a message of which only the beginning is looked at is walked as it is.
 """
 
 import re
-from collections.abc import Callable
 from functools import lru_cache
 
 from gateway.imap.summary import LEAF, places_from_json
-from gateway.message.header import Header, decode_octets, decode_text, parse_header
+from gateway.message.header import MAX_DECODED, Header, decode_octets, decode_text, parse_header
 from gateway.message.mime import TEXT, walk
 from gateway.message.parameters import parse_parameters
 from gateway.message.transfer import decode
@@ -18,28 +17,49 @@ MAX_TEXT = 4 * 1024 * 1024  # octets of a message that BODY and TEXT look into
 MAX_KEPT = 200  # octets of a Content-Type whose meaning is remembered
 
 _NAME = re.compile(r"[!-9;-~]+", re.ASCII)
+_WORD = re.compile(r"[!-~]+", re.ASCII)
 
 
 def values_of(header: bytes, name: str) -> list[bytes]:
     """Of all fields of this name, still folded. header: as the store keeps it; name: in lower case."""
-    find = _finder(name)
-    return [] if find is None else [value.rstrip(b"\r") for value in find(b"\n" + header)]
+    search = _finder(name)
+    return [] if search is None else [value.rstrip(b"\r") for value in search.findall(b"\n" + header)]
 
 
 @lru_cache(256)
-def _finder(name: str) -> Callable[[bytes], list[bytes]] | None:
+def _finder(name: str) -> re.Pattern[bytes] | None:
     """None: no field has such a name."""
     if not _NAME.fullmatch(name):
         return None
     # A pattern that begins with an octet in one case is searched for much faster than one that ignores case.
     letters = "".join(f"[{each}{each.upper()}]" if each.isalpha() else re.escape(each) for each in name).encode()
-    return re.compile(rb"\n" + letters + rb"[ \t]*+:([^\n]*+(?:\n[ \t][^\n]*+)*+)").findall
+    return re.compile(rb"\n" + letters + rb"[ \t]*+:([^\n]*+(?:\n[ \t][^\n]*+)*+)")
+
+
+def field_has(header: bytes, name: str, wanted: str) -> bool:
+    """Is this, in lower case, in a field of this name as it is read?"""
+    search, plain = _finder(name), _plain(wanted)
+    for value in () if search is None else search.findall(b"\n" + header):
+        if plain is not None and value.isascii() and b"=?" not in value:
+            if plain in value[:MAX_DECODED].lower():
+                return True
+        elif wanted in decode_text(value.rstrip(b"\r")).lower():
+            return True
+    return False
+
+
+@lru_cache(16)
+def _plain(wanted: str) -> bytes | None:
+    """Octets that are found in a value as it is written if they are in it as it is read, where nothing is decoded:
+    blanks may be folded or stripped.
+    """
+    return wanted.encode() if _WORD.fullmatch(wanted) else None
 
 
 def header_has(header: bytes, wanted: str) -> bool:
-    """Is this, in lower case, in the fields as they are read?"""
-    # Without blanks and colons it lies in one name or one value; where nothing is decoded, that stands as it is read.
-    is_plain = b"=?" not in header and header.isascii() and _NAME.fullmatch(wanted)
+    """The same of all fields, names and values."""
+    # Without blanks and colons it lies in one name or one value.
+    is_plain = b"=?" not in header and header.isascii() and _NAME.fullmatch(wanted) is not None
     if is_plain and wanted.encode() not in header.lower():
         return False
     return wanted in _decoded(parse_header(header))
