@@ -19,9 +19,12 @@ def copy_messages(
     source: Path,
     folder: Path,
     made: list[tuple[str, str]],
+    *,
+    moves: bool,
 ) -> list[tuple[int, int]]:
     """UIDs here and there. found: messages of the first mailbox, with their email ids; source, folder: of the
-    mailboxes; made: gets the files' names, in tmp and in cur. Within a change. Raises StoreError where a file is gone.
+    mailboxes; made: gets the files' names, in tmp and in cur; moves: the first mailbox forgets them afterwards. Within
+    a change. Raises StoreError where a file is gone.
     """
     if not found:
         return []
@@ -46,5 +49,5 @@ def copy_messages(
         copies.append((StoredMessage(uid, message.size, name, message.internal_date, flags), email_id))
     pairs = [(message.uid, copy.uid) for (message, _), (copy, _) in zip(found, copies, strict=True)]
     index.add_copies(other.id, modseq, copies)
-    index.tell_as(box.id, other.id, pairs)
+    (index.take_along if moves else index.tell_as)(box.id, other.id, pairs)
     return pairs

@@ -221,6 +221,13 @@ class Index:
             [(other, other_uid, box, uid) for uid, other_uid in pairs],
         )
 
+    def take_along(self, box: int, other: int, pairs: Iterable[tuple[int, int]]) -> None:
+        """The same of messages that go once they are copied: half as much is written."""
+        self._connection.executemany(
+            "UPDATE meta SET box = ?, uid = ? WHERE box = ? AND uid = ?",
+            [(other, other_uid, box, uid) for uid, other_uid in pairs],
+        )
+
     def messages(self, box: int) -> list[StoredMessage]:
         rows = self._connection.execute(
             "SELECT uid, size, file, idate, flags FROM msg WHERE box = ? ORDER BY uid", [box]

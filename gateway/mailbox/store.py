@@ -352,7 +352,7 @@ class MessageStore:
                         size = sum(message.size for message, _ in found)
                         make_room(index, self._quotas.limit(account), size, is_delivery=False)
                     with foreign.ours(index, other.id, folder):
-                        pairs = copy_messages(index, box, other, found, source, folder, made)
+                        pairs = copy_messages(index, box, other, found, source, folder, made, moves=moves)
                     maildir.sync_folder(folder)
                     files: list[str] = []
                     if moves:
