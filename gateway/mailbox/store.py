@@ -24,6 +24,7 @@ from gateway.mailbox.indexes import Indexes, folder_of
 from gateway.mailbox.quota import Quotas, level_reached, make_room
 from gateway.mailbox.rows import Rows
 from gateway.mailbox.schema import is_io_error
+from gateway.mailbox.traces import Traces
 
 MAX_LOOKS = 20  # at one call; what more there is comes with the next
 TOLD = 50  # messages whose summaries are kept together
@@ -434,13 +435,8 @@ class MessageStore:
 
     # --- folders and indexes --------------------------------------------------------------------------------------
 
-    def watched(self, account: str) -> tuple[int, int]:
-        """Something that changes whenever the account's mail does, whichever process changes it."""
-        try:
-            found = (folder_of(self._root, account) / "index.db-wal").stat()
-        except OSError:
-            return 0, 0
-        return found.st_mtime_ns, found.st_size
+    def traces(self, account: str, box: Box) -> Traces:
+        return Traces(folder_of(self._root, account), self._folder_of(account, box.name))
 
     def _folder_of(self, account: str, name: str) -> Path:
         return folder_of(self._root, account) / "Maildir" / folder_name(name)
