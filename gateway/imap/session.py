@@ -154,6 +154,8 @@ class ImapSession:
         news = self._news(with_expunges=True)
         if news:
             await self._out.send(b"".join(news))
+        if self._view is not None:
+            self._view.join(self._account.together, (self._account.name, self._view.box.id))
 
     def _selected(self) -> View:
         if self._view is None:

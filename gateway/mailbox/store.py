@@ -35,7 +35,7 @@ Summarise = Callable[[bytes], Summarised]
 
 @dataclass(frozen=True, slots=True)
 class OpenedBox:
-    """rows: the session's own copy; first_recent: the UID from which on nobody has seen them."""
+    """rows: not to be changed, since others have the same; first_recent: the UID from which on nobody has seen them."""
 
     box: Box
     rows: Rows
@@ -168,7 +168,7 @@ class MessageStore:
             if changes is None:
                 raise NoSuchBox(f"no mailbox {name}")
             rows.apply(changes)
-            return OpenedBox(box, rows.copy(), first, index.keywords(box.id))
+            return OpenedBox(box, rows.shared(), first, index.keywords(box.id))
 
     def changes(self, account: str, box: int, since: int, *, takes_recent: bool) -> tuple[Changes, int] | None:
         """And the first UID that is recent to who asks. None: the mailbox is gone."""

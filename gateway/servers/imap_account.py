@@ -32,7 +32,8 @@ class StoreAccount:
     def __init__(self, server: StoreServer, account: str) -> None:
         self._server = server
         self._store = server.store
-        self._account = account
+        self._account = self.name = account
+        self.together = server.together
 
     async def _call(self, call: Callable[[], T]) -> T:
         try:

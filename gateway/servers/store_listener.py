@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Protocol, TypeVar
 
 from gateway.core.ports import Counters, client_key
+from gateway.imap.numbers import Together
 from gateway.mailbox.store import MessageStore
 from gateway.net.listener import Acceptor
 from gateway.servers.junk import JunkLessons
@@ -44,6 +45,7 @@ class StoreServer:
     login: LoginGuard
     counters: Counters
     watching: Watching = field(default_factory=Watching, kw_only=True)
+    together: Together = field(default_factory=Together, kw_only=True)
     metrics: Metrics
     tls_context: Callable[[], ssl.SSLContext]
     pool: ThreadPoolExecutor
