@@ -33,18 +33,19 @@ def _addresses(value: bytes) -> list[bytes]:
     for match in _TOKEN.finditer(value):
         if len(out) >= MAX_ADDRESSES:
             break
-        mark = match["mark"]
-        if mark is None:
-            one.take(match)
-        elif mark == b":" and not in_group and not one.has_address and not one.is_empty:
+        kind = match.lastgroup or ""  # exactly one of them has matched
+        octets = match[kind]
+        if kind != "mark":
+            one.take(kind, octets)
+        elif octets == b":" and not in_group and not one.has_address and not one.is_empty:
             out.append(b"(NIL NIL " + string(one.phrase()) + b" NIL)")
             one, in_group = _One(), True
-        elif mark == b":":
+        elif octets == b":":
             one.add(b":")
         else:
             out += one.written()
             one = _One()
-            if mark == b";" and in_group:
+            if octets == b";" and in_group:
                 out.append(b"(NIL NIL NIL NIL)")
                 in_group = False
     out += one.written()
@@ -71,17 +72,18 @@ class _One:
     def is_empty(self) -> bool:
         return not self._words and self._angle is None
 
-    def take(self, match: "re.Match[bytes]") -> None:
-        if match["quoted"] is not None:
-            self.add(_ESCAPED.sub(rb"\1", match["quoted"]))
-        elif match["comment"] is not None:
-            self._comment = self._comment or _ESCAPED.sub(rb"\1", match["comment"])
-        elif match["angle"] is not None:
-            self._angle = match["angle"]
-        elif match["blank"] is not None:
-            self._is_apart = True
-        elif match["word"] is not None:
-            self.add(match["word"])
+    def take(self, kind: str, octets: bytes) -> None:
+        match kind:
+            case "blank":
+                self._is_apart = True
+            case "word":
+                self.add(octets)
+            case "quoted":
+                self.add(_ESCAPED.sub(rb"\1", octets))
+            case "angle":
+                self._angle = octets
+            case "comment":
+                self._comment = self._comment or _ESCAPED.sub(rb"\1", octets)
 
     def add(self, octets: bytes) -> None:
         self._has_at = self._has_at or b"@" in octets

@@ -9,6 +9,7 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from datetime import datetime
 from typing import Protocol
 
+from gateway.imap.numbers import Together
 from gateway.imap.wire import Literal
 
 
@@ -28,7 +29,7 @@ class Box(Protocol):
 
 
 class Rows(Protocol):
-    """In the order of UIDs."""
+    """In the order of UIDs. Many sessions may have the same: not to be changed."""
 
     uids: "array[int]"
     flags: "array[int]"
@@ -142,6 +143,13 @@ class Unavailable(Exception):
 
 class Account(Protocol):
     """One user's. Calls that name a mailbox raise NoMailbox; all of them Unavailable, where a disk fails or is full."""
+
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def together(self) -> Together:
+        """What sessions of all accounts see."""
 
     async def boxes(self) -> tuple[Sequence[Box], set[str]]:
         """All of them by name, and the names that are subscribed."""

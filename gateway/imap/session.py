@@ -35,7 +35,7 @@ from gateway.imap.fetcher import Fetcher
 from gateway.imap.finder import Finder
 from gateway.imap.listing import list_responses, status_response
 from gateway.imap.names import encode_name
-from gateway.imap.ports import Account, Gone, MailboxThere, NoMailbox, NoRoom, NotDone, Out, Unavailable
+from gateway.imap.ports import Account, Box, Gone, MailboxThere, NoMailbox, NoRoom, NotDone, Out, Unavailable
 from gateway.imap.storer import Storer
 from gateway.imap.view import View, set_of
 from gateway.imap.wire import astring, string
@@ -76,6 +76,11 @@ class ImapSession:
     @property
     def capabilities(self) -> str:
         return f"{CAPABILITIES} APPENDLIMIT={self._append_limit}"
+
+    @property
+    def box(self) -> Box | None:
+        """The mailbox that is selected."""
+        return None if self._view is None else self._view.box
 
     # --- a command ------------------------------------------------------------------------------------------------
 
@@ -153,6 +158,8 @@ class ImapSession:
         news = self._news(with_expunges=True)
         if news:
             await self._out.send(b"".join(news))
+        if self._view is not None:
+            self._view.join(self._account.together, (self._account.name, self._view.box.id))
 
     def _selected(self) -> View:
         if self._view is None:

@@ -90,7 +90,10 @@ def envelope_of(header: Header) -> bytes:
 
 def _value(header: Header, name: str) -> bytes | None:
     found = header.first(name)
-    return None if found is None else _FOLD.sub(b"", found.value[:MAX_VALUE]).strip()
+    if found is None:
+        return None
+    value = found.value[:MAX_VALUE]
+    return (_FOLD.sub(b"", value) if b"\n" in value else value).strip()
 
 
 def _field(header: Header, name: str) -> bytes:
@@ -98,8 +101,7 @@ def _field(header: Header, name: str) -> bytes:
 
 
 def _addresses(header: Header, name: str) -> bytes:
-    wanted = name.lower()
-    values = [field.value for field in header.fields if field.name.lower() == wanted]
+    values = [field.value for field in header.all(name)]
     return addresses(b", ".join(values)) if values else b"NIL"
 
 

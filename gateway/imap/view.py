@@ -5,10 +5,11 @@ expunge never while a command by message numbers runs. In order, one told list o
 """
 
 from bisect import bisect_left
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Hashable, Iterable, Mapping, Sequence
 
 from gateway.core.mailflags import names_of
 from gateway.imap.command import STAR, SequenceSet
+from gateway.imap.numbers import Numbers, Together
 from gateway.imap.ports import Box, Changes, OpenedBox
 
 MAX_NAMES = 1000  # of kinds of flags that a view remembers
@@ -35,7 +36,7 @@ class View:
         rows = opened.rows
         self.box: Box = opened.box
         self.is_read_only = is_read_only
-        self.uids, self.flags, self.modseqs = rows.uids, rows.flags, rows.modseqs
+        self._hold(Numbers(rows.uids, rows.flags, rows.modseqs, is_shared=True))
         self.modseq, self.uidnext = rows.modseq, rows.uidnext
         self.keywords: Mapping[int, str] = opened.keywords
         self.told_keywords: Mapping[int, str] = {}  # those that the client was told of
@@ -47,6 +48,14 @@ class View:
 
     def __len__(self) -> int:
         return len(self.uids)
+
+    def _hold(self, numbers: Numbers) -> None:
+        self._numbers = numbers
+        self.uids, self.flags, self.modseqs = numbers.uids, numbers.flags, numbers.modseqs
+
+    def join(self, together: Together, key: Hashable) -> None:
+        """Has its numbers together with those who see the same, until there is a change."""
+        self._hold(together.join(key, self._numbers, self.modseq))
 
     # --- numbers --------------------------------------------------------------------------------------------------
 
@@ -108,6 +117,8 @@ class View:
 
     def take(self, changes: Changes, first_recent: int) -> None:
         """What has happened since; it is told later."""
+        if changes.rows:
+            self._hold(self._numbers.own())
         for uid, flags, modseq in changes.rows:
             at = bisect_left(self.uids, uid)
             if at < len(self.uids) and self.uids[at] == uid:
@@ -154,6 +165,7 @@ class View:
     def _tell_vanished(self, *, as_vanished: bool) -> list[bytes]:
         gone = sorted({uid for uid in self._vanished if self.number(uid) is not None})
         self._vanished.clear()
+        self._hold(self._numbers.own())
         out: list[bytes] = []
         told: list[int] = []
         # From the end, so that no number that is told has moved.

@@ -21,6 +21,7 @@ from gateway.core.mailflags import DELETED, FIRST_KEYWORD, MAX_KEYWORDS
 from gateway.mailbox.schema import open_index
 
 MAX_DELIVERIES = 10_000  # delivery ids remembered, so that a retry after a crash makes no duplicate
+FORGOTTEN = 100  # of them at once
 MAX_EXPUNGED = 20_000  # of one mailbox; who asks for older ones is told of all that are not there
 ROWS = 50  # that are read before it is looked how many octets they have
 MAX_OCTETS = 1024 * 1024  # of details that are told at once, but for the last ROWS
@@ -45,6 +46,16 @@ class Box:
     modseq: int
     special: str
     recent: int
+
+
+@dataclass(frozen=True, slots=True)
+class Arrival:
+    """octets: of the account now; warned: the level of which its user was told; is_there: the delivery."""
+
+    box: Box
+    octets: int
+    warned: int
+    is_there: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,14 +154,20 @@ class Index:
 
     # --- deliveries -----------------------------------------------------------------------------------------------
 
-    def has_delivery(self, delivery_id: str) -> bool:
-        row = self._connection.execute("SELECT 1 FROM delivery WHERE id = ?", [delivery_id]).fetchone()
-        return row is not None
+    def arrival(self, name: str, delivery_id: str) -> "Arrival | None":
+        """What has to be known before a message is stored. None: there is no such mailbox."""
+        row = self._connection.execute(
+            f"SELECT {BOX}, octets, warned, EXISTS(SELECT 1 FROM delivery WHERE delivery.id = ?)"  # noqa: S608  # constant
+            " FROM box, quota WHERE name = ?",
+            [delivery_id, name],
+        ).fetchone()
+        return None if row is None else Arrival(Box(*row[:-3]), row[-3], row[-2], bool(row[-1]))
 
     def note_delivery(self, delivery_id: str) -> None:
         execute = self._connection.execute
         number = execute("INSERT INTO delivery(id) VALUES(?)", [delivery_id]).lastrowid or 0
-        execute("DELETE FROM delivery WHERE number <= ?", [number - MAX_DELIVERIES])
+        if number % FORGOTTEN == 0:
+            execute("DELETE FROM delivery WHERE number <= ?", [number - MAX_DELIVERIES])
 
     # --- messages -------------------------------------------------------------------------------------------------
 
@@ -310,10 +327,12 @@ class Index:
         """Words by bit."""
         return dict(self._connection.execute("SELECT bit, word FROM keyword WHERE box = ? ORDER BY bit", [box]))
 
-    def keyword_bits(self, box: int, words: Iterable[str], *, create: bool, drops: bool = False, used: int = 0) -> int:
+    def keyword_bits(self, box: int, words: Sequence[str], *, create: bool, drops: bool = False, used: int = 0) -> int:
         """Their bits together. create: those that are not known; else they are left out. drops: those for which there
         is no room; else it raises KeywordsFull. used: bits that are not free, though no message has them yet.
         """
+        if not words:
+            return 0
         known = {word.lower(): bit for bit, word in self.keywords(box).items()}
         found = 0
         for word in words:

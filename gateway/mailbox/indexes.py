@@ -1,11 +1,13 @@
 """The indexes of many accounts: some kept open, each for one thread at a time."""
 
+import os
 import sqlite3
 import threading
 from collections import OrderedDict
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import lru_cache
 from pathlib import Path
 
 from gateway.mailbox import maildir, recovery
@@ -75,9 +77,9 @@ class Indexes:
                     opened.index.close()
 
     def _current(self, account: str, seat: _Seat) -> OpenIndex:
-        path = folder_of(self._root, account) / "index.db"
+        folder = folder_of(self._root, account)
         try:
-            inode = path.stat().st_ino
+            inode = os.stat(f"{folder}/index.db").st_ino
         except FileNotFoundError:
             inode = 0
         opened = seat.opened
@@ -85,7 +87,8 @@ class Indexes:
             if opened is not None:
                 seat.opened = None
                 opened.index.close()
-            maildir.make_maildir(path.parent / "Maildir", below=self._root)
+            path = folder / "index.db"
+            maildir.make_maildir(folder / "Maildir", below=self._root)
             index = Index(path)
             opened = seat.opened = OpenIndex(index, path.stat().st_ino)
         return opened
@@ -107,6 +110,7 @@ class Indexes:
             self._seats.clear()
 
 
+@lru_cache(maxsize=4096)
 def folder_of(root: Path, account: str) -> Path:
     """Local parts come from the accounts database and are checked there; a slash or a dot-name must never get here."""
     local, _, domain = account.rpartition("@")

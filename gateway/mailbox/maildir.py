@@ -12,8 +12,11 @@ import socket
 import time
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
+
+KEPT = 1024 * 1024  # octets of a message that need not be read again once they are written
 
 _COUNTER = itertools.count(1)
 _OURS = re.compile(r"([!-+\--9;-~]+)(?:,S=\d+)?(?:,W=\d+)?(?:,U=(\d+))?", re.ASCII)
@@ -33,22 +36,40 @@ def make_maildir(folder: Path, *, below: Path) -> None:
         _sync(path.parent)
 
 
-def write_temporary(folder: Path, pieces: Iterable[bytes]) -> tuple[Path, int]:
-    """A synced file in tmp/ and its size in octets."""
-    path = folder / "tmp" / new_unique()
+@dataclass(frozen=True, slots=True)
+class Written:
+    """A synced file in tmp/. unique: its name; octets: None where there are more than are kept."""
+
+    path: str
+    unique: str
+    size: int
+    octets: bytes | None
+
+
+def write_temporary(folder: Path, pieces: Iterable[bytes], *, keep: int = KEPT) -> Written:
+    unique = new_unique()
+    path = os.path.join(folder, "tmp", unique)
     size = 0
+    kept: list[bytes] = []
     try:
-        with path.open("xb") as file:
-            os.fchmod(file.fileno(), 0o600)
+        with open(path, "xb", opener=_open_private) as file:
             for piece in pieces:
                 file.write(piece)
                 size += len(piece)
+                if size <= keep:
+                    kept.append(piece)
+                else:
+                    kept.clear()
             file.flush()
             os.fsync(file.fileno())
     except BaseException:
-        path.unlink(missing_ok=True)
+        drop([path])
         raise
-    return path, size
+    return Written(path, unique, size, b"".join(kept) if size <= keep else None)
+
+
+def _open_private(path: str, flags: int) -> int:
+    return os.open(path, flags, 0o600)
 
 
 def new_unique() -> str:
@@ -116,7 +137,7 @@ def rename(folder: Path, old: str, new: str) -> bool:
 
 
 def sync_folder(folder: Path) -> None:
-    _sync(folder / "cur")
+    _sync(f"{folder}/cur")
 
 
 def find(folder: Path, name: str) -> Path | None:
@@ -177,7 +198,7 @@ def listing(folder: Path, part: str) -> dict[str, str]:
 def changed_at(folder: Path, part: str) -> int:
     """When names in cur or new last changed, in ns; -1: there is none."""
     try:
-        return (folder / part).stat().st_mtime_ns
+        return os.stat(f"{folder}/{part}").st_mtime_ns
     except FileNotFoundError:
         return -1
 
@@ -198,10 +219,10 @@ def mend_line_ends(path: Path, folder: Path) -> int:
         before = os.fstat(file.fileno())
         if all(octets.count(b"\n") == octets.count(b"\r\n") for octets in _pieces(file)):
             return before.st_size
-        temporary, size = write_temporary(folder, with_crlf(file))
-    os.utime(temporary, ns=(before.st_atime_ns, before.st_mtime_ns))
-    temporary.replace(path)
-    return size
+        written = write_temporary(folder, with_crlf(file), keep=0)
+    os.utime(written.path, ns=(before.st_atime_ns, before.st_mtime_ns))
+    os.replace(written.path, path)
+    return written.size
 
 
 def with_crlf(file: BinaryIO) -> Iterator[bytes]:
@@ -250,7 +271,7 @@ def move_folder(folder: Path, other: Path) -> None:
     _sync(other.parent)
 
 
-def _sync(folder: Path) -> None:
+def _sync(folder: Path | str) -> None:
     descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
     try:
         os.fsync(descriptor)

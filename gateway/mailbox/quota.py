@@ -40,22 +40,22 @@ class NoQuotas:
         return b""
 
 
-def make_room(index: Index, limit: int, size: int, *, is_delivery: bool) -> None:
-    """Raises OverQuota when so many octets more are too many. Within a change, before they are added."""
-    if limit and index.usage()[0] + size > limit * (GRACE if is_delivery else 1.0):
+def make_room(used: int, limit: int, size: int, *, is_delivery: bool) -> None:
+    """Raises OverQuota when so many octets more are too many. used: those that there are. Within a change, before they
+    are added.
+    """
+    if limit and used + size > limit * (GRACE if is_delivery else 1.0):
         raise OverQuota("the mailbox is full")
 
 
-def level_reached(index: Index, limit: int) -> bool:
-    """Is the user to be told now? Once for each level, until there is less again. Within a change, after octets were
-    added.
+def is_level_reached(index: Index, used: int, warned: int, limit: int) -> bool:
+    """Is the user to be told now? Once for each level, until there is less again. used: octets, with those that were
+    added; warned: the level that was told. Within a change.
     """
-    execute = index.connection.execute
-    used, warned = execute("SELECT octets, warned FROM quota").fetchone()
     reached = max((level for level in LEVELS if limit and used * 100 >= limit * level), default=0)
     if reached != warned:
-        execute("UPDATE quota SET warned = ?", [reached])
-    return bool(reached > warned)
+        index.connection.execute("UPDATE quota SET warned = ?", [reached])
+    return reached > warned
 
 
 def used(root: Path, account: str) -> int:

@@ -5,6 +5,7 @@ delivered. A crash leaves at worst a file that no index row names, or a message 
 All calls block: they belong in a small pool, never on an event loop.
 """
 
+import os
 import sqlite3
 import time
 from collections.abc import Callable, Collection, Iterable, Sequence
@@ -16,7 +17,8 @@ from typing import BinaryIO
 from gateway.core.errors import StoreError
 from gateway.core.foldernames import INBOX, folder_name
 from gateway.core.mailflags import letters_of
-from gateway.mailbox import boxes, foreign, maildir
+from gateway.mailbox import arriving, boxes, foreign, maildir
+from gateway.mailbox.arriving import Wish
 from gateway.mailbox.boxes import BoxExists, BoxStatus, NoSuchBox
 from gateway.mailbox.copying import copy_messages
 from gateway.mailbox.index import (
@@ -32,9 +34,11 @@ from gateway.mailbox.index import (
     Summarised,
 )
 from gateway.mailbox.indexes import Indexes, folder_of
-from gateway.mailbox.quota import Quotas, level_reached, make_room
+from gateway.mailbox.maildir import Written
+from gateway.mailbox.quota import Quotas, make_room
 from gateway.mailbox.rows import Rows
 from gateway.mailbox.schema import is_io_error
+from gateway.mailbox.traces import Traces
 
 MAX_LOOKS = 20  # at one call; what more there is comes with the next
 TOLD = 50  # messages whose summaries are kept together
@@ -45,7 +49,7 @@ Summarise = Callable[[bytes], Summarised]
 
 @dataclass(frozen=True, slots=True)
 class OpenedBox:
-    """rows: the session's own copy; first_recent: the UID from which on nobody has seen them."""
+    """rows: not to be changed, since others have the same; first_recent: the UID from which on nobody has seen them."""
 
     box: Box
     rows: Rows
@@ -102,47 +106,24 @@ class MessageStore:
         email_id: str = "",
     ) -> tuple[int, int] | None:
         """None: the delivery is there already."""
+        limit = self._quotas.limit(account)
+        wish = Wish(name, flags, keywords, date, delivery_id, limit, email_id)
         with self._indexes.use(account) as opened:  # before anything is written
-            if delivery_id and opened.index.has_delivery(delivery_id):
+            if arriving.asked(opened.index, wish, 1) is None:
                 return None
-            if opened.index.box(name) is None:
-                raise NoSuchBox(f"no mailbox {name}")
-            limit = self._quotas.limit(account)
-            make_room(opened.index, limit, 1, is_delivery=bool(delivery_id))
         folder = self._made(account, name)
-        temporary, size = maildir.write_temporary(folder, pieces())
-        final = ""
+        written = maildir.write_temporary(folder, pieces())
         try:
-            told = self._told(temporary, size)
+            told = self._told(written)
             with self._indexes.use(account) as opened:
-                index = opened.index
-                if delivery_id and index.has_delivery(delivery_id):
-                    return None
-                with index.change():
-                    box = index.box(name)
-                    if box is None:
-                        raise NoSuchBox(f"no mailbox {name}")
-                    make_room(index, limit, size, is_delivery=bool(delivery_id))
-                    flags |= index.keyword_bits(box.id, keywords, create=True)
-                    uid, modseq = index.take_uids(box.id, 1)
-                    final = maildir.final_name(temporary.name, size, uid, letters_of(flags))
-                    with foreign.ours(index, box.id, folder):
-                        maildir.link_into_place(folder, temporary.name, final)
-                    maildir.sync_folder(folder)
-                    message = StoredMessage(uid, size, final, date, flags)
-                    index.add(box.id, modseq, message, told, email_id or delivery_id or temporary.name)
-                    if delivery_id:
-                        index.note_delivery(delivery_id)
-                    is_level_reached, octets = level_reached(index, limit), index.usage()[0]
-            if is_level_reached:
-                self._warn(account, octets, limit)
-            return box.uidvalidity, uid
-        except BaseException as error:
-            if final and not is_io_error(error):  # after an I/O error the commit may yet stand
-                (folder / "cur" / final).unlink(missing_ok=True)
-            raise
+                stored = arriving.store(opened.index, folder, wish, written, told)
         finally:
-            temporary.unlink(missing_ok=True)
+            maildir.drop([written.path])
+        if stored is None:
+            return None
+        if stored.is_level_reached:
+            self._warn(account, stored.octets, limit)
+        return stored.uidvalidity, stored.uid
 
     def _warn(self, account: str, octets: int, limit: int) -> None:
         """The user is told; where that fails the message that reached the level is stored all the same."""
@@ -150,8 +131,14 @@ class MessageStore:
         with suppress(StoreError, OSError, sqlite3.Error):
             self._add(account, INBOX, lambda: [message], 0, (), time.time(), f"quota {maildir.new_unique()}")
 
-    def _told(self, path: Path, size: int) -> Summarised | None:
-        return self._summarise(path.read_bytes()) if size <= MAX_SUMMARISED else None
+    def _told(self, written: Written) -> Summarised | None:
+        if written.size > MAX_SUMMARISED:
+            return None
+        octets = written.octets
+        if octets is None:
+            with open(written.path, "rb") as file:
+                octets = file.read()
+        return self._summarise(octets)
 
     # --- what is there --------------------------------------------------------------------------------------------
 
@@ -178,7 +165,7 @@ class MessageStore:
             if changes is None:
                 raise NoSuchBox(f"no mailbox {name}")
             rows.apply(changes)
-            return OpenedBox(box, rows.copy(), first, index.keywords(box.id))
+            return OpenedBox(box, rows.shared(), first, index.keywords(box.id))
 
     def changes(self, account: str, box: int, since: int, *, takes_recent: bool) -> tuple[Changes, int] | None:
         """And the first UID that is recent to who asks. None: the mailbox is gone."""
@@ -350,7 +337,7 @@ class MessageStore:
                     found = index.with_email_ids(box.id, uids)
                     if not moves:
                         size = sum(message.size for message, _ in found)
-                        make_room(index, self._quotas.limit(account), size, is_delivery=False)
+                        make_room(index.usage()[0], self._quotas.limit(account), size, is_delivery=False)
                     with foreign.ours(index, other.id, folder):
                         pairs = copy_messages(index, box, other, found, source, folder, made, moves=moves)
                     maildir.sync_folder(folder)
@@ -449,13 +436,8 @@ class MessageStore:
 
     # --- folders and indexes --------------------------------------------------------------------------------------
 
-    def watched(self, account: str) -> tuple[int, int]:
-        """Something that changes whenever the account's mail does, whichever process changes it."""
-        try:
-            found = (folder_of(self._root, account) / "index.db-wal").stat()
-        except OSError:
-            return 0, 0
-        return found.st_mtime_ns, found.st_size
+    def traces(self, account: str, box: Box) -> Traces:
+        return Traces(folder_of(self._root, account), self._folder_of(account, box.name))
 
     def _folder_of(self, account: str, name: str) -> Path:
         return folder_of(self._root, account) / "Maildir" / folder_name(name)
@@ -470,7 +452,7 @@ class MessageStore:
 
     def _made(self, account: str, name: str) -> Path:
         folder = self._folder_of(account, name)
-        if not (folder / "cur").exists():
+        if not os.path.exists(f"{folder}/cur"):
             maildir.make_maildir(folder, below=self._root)
             if name != INBOX:
                 (folder / "maildirfolder").touch()

@@ -6,7 +6,8 @@ linear in it. Broken headers are parsed as far as they go and called malformed, 
 
 import codecs
 import re
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 from email.errors import HeaderParseError
 from email.header import decode_header
 from functools import lru_cache
@@ -55,19 +56,27 @@ class Header:
     fields: tuple[Field, ...]
     end: int
     is_malformed: bool
+    _by_name: dict[str, list[Field]] = field(init=False, repr=False, compare=False, default_factory=dict)
+
+    def __post_init__(self) -> None:
+        for each in self.fields:
+            self._by_name.setdefault(each.name.lower(), []).append(each)
+
+    def all(self, name: str) -> Sequence[Field]:
+        """In their order; name: in any case."""
+        return self._by_name.get(name.lower(), ())
 
     def first(self, name: str) -> Field | None:
-        wanted = name.lower()
-        return next((field for field in self.fields if field.name.lower() == wanted), None)
+        found = self._by_name.get(name.lower())
+        return None if found is None else found[0]
 
     def count(self, name: str) -> int:
-        wanted = name.lower()
-        return sum(field.name.lower() == wanted for field in self.fields)
+        return len(self.all(name))
 
     def text(self, name: str) -> str | None:
         """The first such field, unfolded and decoded, or None."""
-        field = self.first(name)
-        return None if field is None else decode_text(field.value)
+        found = self.first(name)
+        return None if found is None else decode_text(found.value)
 
 
 def parse_header(octets: bytes, limit: int = MAX_HEADER) -> Header:

@@ -277,7 +277,8 @@ class _Walk:
             faults.add("external_body")
         if number:  # what a hostile message has thousands of is not kept
             kept = tuple(each for each in header.fields if each.name.lower().startswith("content-"))
-            header = Header(kept, header.end, header.is_malformed)
+            if len(kept) < len(header.fields):
+                header = Header(kept, header.end, header.is_malformed)
         return Part(number, depth, header, content_type, disposition, encoding, start)
 
     def _encoding(self, header: Header) -> str:

@@ -7,6 +7,7 @@ Where programs differ in their reading, all readings are given, or it is said th
 import binascii
 import re
 from dataclasses import dataclass
+from functools import lru_cache
 from urllib.parse import unquote_to_bytes
 
 from gateway.message.header import MAX_DECODED, decode_octets, decode_text
@@ -14,6 +15,7 @@ from gateway.message.transfer import decode_base64
 
 MAX_PARAMETERS = 200
 MAX_SEGMENTS = 100  # of one parameter, RFC 2231 3
+SHORT = 80  # octets of a value that may come again
 FILE_NAMES = ("filename", "name")
 
 _FOLD = re.compile(rb"\r?\n[ \t]?|\t")
@@ -22,6 +24,7 @@ _PARAMETER = re.compile(
     rb'[\s;]*+(?P<name>[^\s=;"]{1,80})\s*+=\s*+(?:"(?P<quoted>(?:[^"\\]|\\.)*+)(?:"|\Z)(?P<behind>[^;]*+)|(?P<token>[^;]*+))',
     re.DOTALL,
 )
+_SLASH = re.compile(r"\s*/\s*")
 _BETWEEN = re.compile(rb"[\s;]*+")
 _SEGMENT = re.compile(r"(?P<name>[^*]+)(?:\*(?P<number>\d{1,3}))?(?P<encoded>\*)?")
 _ESCAPE = re.compile(rb"\\(.)", re.DOTALL)
@@ -105,6 +108,10 @@ class _Reader:
 
 def parse_parameters(value: bytes) -> Parameters:
     """value: of the field, folded or not; at most MAX_DECODED octets of it are read."""
+    return _parse_again(value) if len(value) <= SHORT else _parse(value)
+
+
+def _parse(value: bytes) -> Parameters:
     text = _FOLD.sub(b" ", value[:MAX_DECODED])
     if b"(" in text:
         text = _QUOTED_OR_COMMENT.sub(lambda match: match[0] if match[0].startswith(b'"') else b" ", text)
@@ -131,8 +138,11 @@ def parse_parameters(value: bytes) -> Parameters:
     return Parameters(_word(word), values, is_cut, reader.is_odd or not is_plain, frozenset(reader.repeated))
 
 
+_parse_again = lru_cache(maxsize=256)(_parse)  # most messages say one of a few things
+
+
 def _word(octets: bytes) -> str:
-    text = re.sub(r"\s*/\s*", "/", octets.decode("ascii", "replace").replace('"', " ").strip().lower(), count=1)
+    text = _SLASH.sub("/", octets.decode("ascii", "replace").replace('"', " ").strip().lower(), count=1)
     words = text.split()
     return words[0] if words else ""
 

@@ -14,18 +14,17 @@ from gateway.imap.command import Authenticate, Id, Login, Simple, Tagged
 from gateway.imap.parser import parse_command
 from gateway.imap.session import ID_RESPONSE, ImapSession
 from gateway.imap.syntax import TAG, BadCharset, BadCommand
-from gateway.imap.wire import Bounds, CommandReader, Continue, RawCommand, Refused
+from gateway.imap.wire import Bounds, CommandReader, Continue, Event, RawCommand, Refused
 from gateway.servers.imap_account import StoreAccount
 from gateway.servers.login import LockedOut, SignedIn
 from gateway.servers.store_listener import HANDSHAKE_S, StoreServer
+from gateway.servers.watching import Waiter
 from gateway.smtp.sasl import MECHANISMS, Credentials, SaslError
 from gateway.telemetry import log
 
 SIGN_IN_S = 120.0
 IDLE_S = 1800.0  # RFC 3501 5.4: at least half an hour
 WRITE_S = 120.0
-WATCH_S = 1.0  # how soon IDLE tells what others did
-REFRESH_S = 30.0  # the same, should the watch have missed it
 STILL_HERE_S = 120.0  # silence in which boxes between forget a connection
 MAX_ERRORS = 20
 LINE, LINE_BEFORE = 256 * 1024, 8 * 1024  # octets; the second before sign-in
@@ -285,36 +284,45 @@ class ImapDialogue:
     async def _idle(self, tag: str, session: ImapSession) -> None:
         """RFC 2177: what others do is told as it happens, until DONE."""
         await self.send(b"+ Idling\r\n")
-        loop = asyncio.get_running_loop()
-        began = told = refreshed = loop.time()
-        seen: tuple[int, int] | None = None
-        while (event := self._commands.next()) is None:
-            now = loop.time()
-            watched = None if self._account is None else self._account.watched()
-            if watched != seen or now - refreshed >= REFRESH_S:
-                seen, refreshed = watched, now
-                await session.idle_news()
-                if session.is_over:
-                    self._is_over = True
-                    return
-            if now - told >= STILL_HERE_S:
-                told = now
-                await self.send(b"* OK Still here\r\n")
-            if now - began >= IDLE_S:
-                await self._bye("Idle for too long")
-                return
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(WATCH_S):
-                    octets = await self._reader.read(READ_SIZE)
-                if not octets:
-                    raise EOFError("gone while it idled")
-                self._commands.feed(octets)
+        with self._waiting(session) as waiter:
+            event = await self._after_news(session, waiter)
+        if event is None:
+            return
         if isinstance(event, RawCommand) and len(event.texts) == 1 and event.texts[0].strip().upper() == b"DONE":
             await session.idle_news()
             await self._answer(tag, "OK Idled")
         else:
             self._errors += 1
             await self._answer(tag, "BAD DONE was wanted")
+
+    def _waiting(self, session: ImapSession) -> contextlib.AbstractContextManager[Waiter]:
+        if self._account is None or session.box is None:  # nothing can happen
+            return contextlib.nullcontext(Waiter())
+        return self._account.waiting(session.box)
+
+    async def _after_news(self, session: ImapSession, waiter: Waiter) -> Event | None:
+        """What the client says, once it says anything. None: the session is over."""
+        loop = asyncio.get_running_loop()
+        ends, still_here = loop.time() + IDLE_S, loop.time() + STILL_HERE_S
+        while (event := self._commands.next()) is None:
+            now = loop.time()
+            if waiter.takes_news():
+                await session.idle_news()
+                if session.is_over:
+                    self._is_over = True
+                    return None
+            elif now >= ends:
+                await self._bye("Idle for too long")
+                return None
+            elif now >= still_here:
+                still_here = now + STILL_HERE_S
+                await self.send(b"* OK Still here\r\n")
+            else:
+                octets = await waiter.until(self._reader.read(READ_SIZE), min(ends, still_here) - now)
+                if octets == b"":
+                    raise EOFError("gone while it idled")
+                self._commands.feed(octets or b"")
+        return event
 
 
 def _decoded(octets: bytes) -> bytes:

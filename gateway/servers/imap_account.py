@@ -3,7 +3,7 @@
 import asyncio
 import sqlite3
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
-from contextlib import suppress
+from contextlib import AbstractContextManager, suppress
 from datetime import datetime
 from typing import TypeVar
 
@@ -17,6 +17,7 @@ from gateway.mailbox.maildir import with_crlf
 from gateway.mailbox.quota import OverQuota
 from gateway.mailbox.store import OpenedBox
 from gateway.servers.store_listener import StoreServer
+from gateway.servers.watching import Waiter
 from gateway.telemetry import log
 
 LATEST = 250_000_000_000.0  # internal dates are of 1970 to 9892, whatever a client says
@@ -31,7 +32,8 @@ class StoreAccount:
     def __init__(self, server: StoreServer, account: str) -> None:
         self._server = server
         self._store = server.store
-        self._account = account
+        self._account = self.name = account
+        self.together = server.together
 
     async def _call(self, call: Callable[[], T]) -> T:
         try:
@@ -80,8 +82,10 @@ class StoreAccount:
     async def rest(self) -> None:
         await asyncio.sleep(0)
 
-    def watched(self) -> tuple[int, int]:
-        return self._store.watched(self._account)
+    def waiting(self, box: ports.Box) -> AbstractContextManager[Waiter]:
+        """For whoever waits for what others do to a mailbox."""
+        traces = self._store.traces(self._account, _box(box))
+        return self._server.watching.waiting((self._account, box.id), traces.look)
 
     # --- messages -------------------------------------------------------------------------------------------------
 

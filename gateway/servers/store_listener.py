@@ -5,15 +5,17 @@ import socket
 import ssl
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol, TypeVar
 
 from gateway.core.ports import Counters, client_key
+from gateway.imap.numbers import Together
 from gateway.mailbox.store import MessageStore
 from gateway.net.listener import Acceptor
 from gateway.servers.junk import JunkLessons
 from gateway.servers.login import LoginGuard
+from gateway.servers.watching import Watching
 from gateway.telemetry import log
 from gateway.telemetry.metrics import Metrics
 
@@ -42,6 +44,8 @@ class StoreServer:
     store: MessageStore
     login: LoginGuard
     counters: Counters
+    watching: Watching = field(default_factory=Watching, kw_only=True)
+    together: Together = field(default_factory=Together, kw_only=True)
     metrics: Metrics
     tls_context: Callable[[], ssl.SSLContext]
     pool: ThreadPoolExecutor

@@ -198,6 +198,58 @@ def test_idle_tells_of_mail_as_it_comes(gateway: Gateway, user: str) -> None:
         assert b"x OK" in answer
 
 
+def put_by_hand(gateway: Gateway, user: str, folder: str, number: int) -> Path:
+    """As another program does."""
+    local, _, domain = user.partition("@")
+    maildir = gateway.data / "mail" / domain / local / "Maildir"
+    path = maildir / folder / f"{number}.other"
+    (maildir / "tmp" / path.name).write_bytes(MESSAGE)
+    (maildir / "tmp" / path.name).chmod(0o644)
+    return (maildir / "tmp" / path.name).rename(path)
+
+
+def test_idle_tells_of_what_another_program_puts_into_the_folders(gateway: Gateway, user: str) -> None:
+    with Wire(gateway, user=user) as wire, Wire(gateway, user=user) as other:
+        for each in (wire, other):
+            each.ask("SELECT INBOX")
+            each.send(b"t IDLE\r\n")
+            assert each.line().startswith(b"+")
+        for number, folder in enumerate(("new", "new", "cur"), 1):
+            time.sleep(1.5)  # the watch is at rest
+            put_by_hand(gateway, user, folder, number)
+            began = time.monotonic()
+            for each in (wire, other):
+                assert each.line() == b"* %d EXISTS\r\n" % number
+                assert each.line().endswith(b" RECENT\r\n")
+            assert time.monotonic() - began < 3
+        local, _, domain = user.partition("@")
+        time.sleep(1.5)
+        for path in (gateway.data / "mail" / domain / local / "Maildir" / "cur").iterdir():
+            if ",U=2:" in path.name:
+                path.unlink()
+        began = time.monotonic()
+        assert [each.line() for each in (wire, other)] == [b"* 2 EXPUNGE\r\n"] * 2
+        assert time.monotonic() - began < 3
+
+
+def test_idle_ends_with_bye_when_the_mailbox_is_gone(gateway: Gateway, user: str) -> None:
+    with Wire(gateway, user=user) as wire, Wire(gateway, user=user) as other:
+        other.ask("CREATE going")
+        wire.ask("SELECT going")
+        wire.send(b"t IDLE\r\n")
+        assert wire.line().startswith(b"+")
+        assert b"t OK" in other.ask("DELETE going")
+        assert wire.line() == b"* BYE The mailbox is gone\r\n"
+        assert wire.line() == b""
+
+
+def test_idle_needs_no_mailbox(gateway: Gateway, user: str) -> None:
+    with Wire(gateway, user=user) as wire:
+        wire.send(b"t IDLE\r\nDONE\r\nx NOOP\r\n")
+        answer = wire.until(b"x")
+        assert answer.startswith(b"+ Idling\r\nt OK Idled\r\nx OK")
+
+
 def test_something_else_than_done_ends_idle_with_bad(gateway: Gateway, user: str) -> None:
     with Wire(gateway, user=user) as wire:
         wire.send(b"t IDLE\r\n")

@@ -11,8 +11,9 @@ import pytest
 
 from gateway.core.errors import StoreError
 from gateway.mailbox import index as index_room
-from gateway.mailbox.index import MAX_DELIVERIES, Index
+from gateway.mailbox.index import FORGOTTEN, MAX_DELIVERIES, Index
 from gateway.mailbox.indexes import MAX_OPEN
+from gateway.mailbox.maildir import KEPT
 from gateway.mailbox.schema import SCHEMA_VERSION
 from gateway.mailbox.store import MessageStore
 from gateway.servers.summarised import open_store
@@ -194,9 +195,11 @@ def test_an_index_opened_by_many_at_once_is_made_once(tmp_path: Path) -> None:
 def test_old_delivery_ids_are_forgotten(tmp_path: Path) -> None:
     index = Index(tmp_path / "index.db")
     with index.change():
-        for number in range(MAX_DELIVERIES + 10):
+        for number in range(MAX_DELIVERIES + FORGOTTEN):
             index.note_delivery(f"d{number}")
-    assert [index.has_delivery(f"d{number}") for number in (0, 9, 10, MAX_DELIVERIES + 9)] == [False, False, True, True]
+    numbers = 0, FORGOTTEN - 1, FORGOTTEN, MAX_DELIVERIES + FORGOTTEN - 1
+    found = [index.arrival("INBOX", f"d{number}") for number in numbers]
+    assert [each is not None and each.is_there for each in found] == [False, False, True, True]
     index.close()
 
 
@@ -245,4 +248,23 @@ def test_an_index_of_the_first_version_keeps_all(tmp_path: Path) -> None:
     boxes, subscribed = store.boxes(ALICE)
     assert {box.name for box in boxes} == subscribed == {"INBOX", "Archive", "Drafts", "Junk", "Sent", "Trash"}
     assert len({box.uidvalidity for box in boxes}) == 6
+    store.close()
+
+
+@pytest.mark.parametrize("size", [0, KEPT - 1, KEPT, KEPT + 1, 3 * KEPT])
+def test_what_is_worked_out_is_that_of_the_whole_file(tmp_path: Path, size: int) -> None:
+    """Read again or not."""
+    store = open_store(tmp_path)
+    head = b"Subject: large\r\n\r\n"
+    body = b"x" * max(0, size - len(head))
+    pieces = [head, *(body[at : at + 65_536] for at in range(0, len(body), 65_536))]
+    assert store.deliver("carol@example.org", lambda: iter(pieces), "1", 1.0)
+    opened = store.open_box("carol@example.org", "INBOX", takes_recent=False)
+    (found,) = store.details("carol@example.org", opened.box, [1]).values()
+    assert found.size == len(head) + len(body)
+    assert b'"large"' in found.envelope
+    assert b" %d " % len(body) in found.structure
+    with store.open_message("carol@example.org", found) as file:
+        assert file.read() == head + body
+    assert not list((tmp_path / "example.org" / "carol" / "Maildir" / "tmp").iterdir())
     store.close()
