@@ -4,6 +4,7 @@ import asyncio
 import hashlib
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from weakref import WeakValueDictionary
 
 from gateway.accounts.directory import AccountDirectory
 from gateway.core.address import Mailbox
@@ -30,15 +31,21 @@ class LocalDelivery:
         self._store = store
         self._on_error = on_error
         self._directory = directory
+        self._turns: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
         self._pool = ThreadPoolExecutor(THREADS, thread_name_prefix="store")
 
     async def deliver(self, delivery: Delivery, queue_id: str, created: float) -> list[Outcome]:
         """Outcomes in the order of the recipients."""
-        loop = asyncio.get_running_loop()
-        return [
-            await loop.run_in_executor(self._pool, self._store_one, delivery, mailbox, queue_id, created)
-            for mailbox, _, _ in delivery.recipients
-        ]
+        return [await self._in_turn(delivery, mailbox, queue_id, created) for mailbox, _, _ in delivery.recipients]
+
+    async def _in_turn(self, delivery: Delivery, mailbox: Mailbox, queue_id: str, created: float) -> Outcome:
+        """One for a mailbox after the other: those that wait for one must not have all the threads."""
+        turn = self._turns.get(str(mailbox))
+        if turn is None:
+            turn = self._turns[str(mailbox)] = asyncio.Lock()
+        async with turn:
+            loop = asyncio.get_running_loop()
+            return await loop.run_in_executor(self._pool, self._store_one, delivery, mailbox, queue_id, created)
 
     def _store_one(self, delivery: Delivery, mailbox: Mailbox, queue_id: str, created: float) -> Outcome:
         account = self._directory.account_of(mailbox)

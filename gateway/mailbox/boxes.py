@@ -97,7 +97,7 @@ def delete(index: Index, name: str) -> Box:
         raise NoSuchBox(f"no mailbox {name}")
     execute = index.connection.execute
     octets, messages = execute("SELECT coalesce(sum(size), 0), count(*) FROM msg WHERE box = ?", [box.id]).fetchone()
-    for table in ("meta", "keyword", "expunged", "msg"):
+    for table in ("meta", "keyword", "expunged", "doomed", "msg"):
         execute(f"DELETE FROM {table} WHERE box = ?", [box.id])  # noqa: S608  # a constant
     execute("DELETE FROM box WHERE id = ?", [box.id])
     execute("UPDATE quota SET octets = octets - ?, messages = messages - ?", [octets, messages])

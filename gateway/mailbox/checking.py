@@ -12,7 +12,7 @@ from pathlib import Path
 
 from gateway.core.foldernames import INBOX, folder_name, name_of_folder
 from gateway.mailbox import boxes, foreign, maildir
-from gateway.mailbox.index import Box, Index, Summarised
+from gateway.mailbox.index import MAX_SUMMARISED, Box, Index, Summarised
 
 LEFT_S = 36 * 3600.0  # a file in tmp that is older was given up (as Maildir's readers have it)
 
@@ -41,6 +41,12 @@ def faults(index: Index, root: Path, summarise: Callable[[bytes], Summarised] | 
         folder = root / folder_name(box.name)
         while foreign.is_changed(index, box.id, folder) and not foreign.look(index, box.id, folder):
             pass
+        if not (folder / "cur").is_dir():
+            if index.has_messages(box.name):
+                yield Fault(f"{box.name}: its folder is gone", lambda box=box: _emptied(index, box))  # type: ignore[misc]
+            continue
+        for name in maildir.listing(folder, "new").values():
+            yield Fault(f"{box.name}: new/{name} could not be taken in", None)
         yield from _messages(index, box, folder)
         yield from _left(box, folder)
         if summarise is not None:
@@ -51,8 +57,9 @@ def faults(index: Index, root: Path, summarise: Callable[[bytes], Summarised] | 
 def _folders(index: Index, root: Path) -> Iterator[Fault]:
     foreign.look_for_folders(index, root)
     for folder in sorted(maildir.folders(root)):
-        if name_of_folder(folder) is None:
-            yield Fault(f"{folder}: no mailbox can have this folder's name", None)
+        name = name_of_folder(folder)
+        if name is None or index.box(name) is None:
+            yield Fault(f"{folder}: no mailbox has this folder", None)
     for aside in sorted(root.glob("aside-*")):
         yield Fault(f"{aside.name}: was in the way of a mailbox that was renamed", None)
 
@@ -106,7 +113,8 @@ def _summaries(index: Index, box: Box, folder: Path, summarise: Callable[[bytes]
         path = maildir.find(folder, message.file)
         if kept is None or path is None:
             continue
-        fresh = summarise(path.read_bytes())
+        with path.open("rb") as file:
+            fresh = summarise(file.read(MAX_SUMMARISED))
         if (kept.envelope, kept.structure, kept.body, kept.header, kept.places) != (
             fresh.envelope, fresh.structure, fresh.body, fresh.header, fresh.places,
         ):  # fmt: skip
@@ -116,13 +124,17 @@ def _summaries(index: Index, box: Box, folder: Path, summarise: Callable[[bytes]
             )
 
 
+def _emptied(index: Index, box: Box) -> None:
+    index.expunge(box.id, [message.uid for message in index.messages(box.id)], dooms=False)
+
+
 def _sums(index: Index) -> Iterator[Fault]:
     execute = index.connection.execute
     octets, count = execute("SELECT coalesce(sum(size), 0), count(*) FROM msg").fetchone()
     if index.usage() != (octets, count):
         yield Fault(
             f"the index counts {index.usage()[1]} messages of {index.usage()[0]} octets, there are {count} of {octets}",
-            lambda: execute("UPDATE quota SET octets = ?, messages = ?", [octets, count]),
+            lambda: _recount(index, octets, count),
         )
     for (box,) in execute("SELECT DISTINCT box FROM msg WHERE box NOT IN (SELECT id FROM box)").fetchall():
         yield Fault(f"messages of mailbox {box}, which is not there", lambda box=box: _forget(index, box))  # type: ignore[misc]
@@ -130,6 +142,11 @@ def _sums(index: Index) -> Iterator[Fault]:
         yield Fault("there is no INBOX", None)
 
 
+def _recount(index: Index, octets: int, count: int) -> None:
+    index.connection.execute("DELETE FROM quota")
+    index.connection.execute("INSERT INTO quota(octets, messages) VALUES(?, ?)", [octets, count])
+
+
 def _forget(index: Index, box: int) -> None:
-    for table in ("meta", "keyword", "expunged", "msg"):
+    for table in ("meta", "keyword", "expunged", "doomed", "msg"):
         index.connection.execute(f"DELETE FROM {table} WHERE box = ?", [box])  # noqa: S608  # a constant

@@ -4,7 +4,9 @@ All numbers are the standard's: a UID once given is never given to another messa
 what is expunged is remembered for those who ask later. Not for several threads at once.
 """
 
+import fcntl
 import json
+import os
 import sqlite3
 import time
 from bisect import bisect_right
@@ -20,6 +22,7 @@ from gateway.core.errors import StoreError
 from gateway.core.mailflags import DELETED, FIRST_KEYWORD, MAX_KEYWORDS
 from gateway.mailbox.schema import open_index
 
+MAX_SUMMARISED = 64 * 1024 * 1024  # octets of a message that are looked at to tell its structure
 MAX_DELIVERIES = 10_000  # delivery ids remembered, so that a retry after a crash makes no duplicate
 FORGOTTEN = 100  # of them at once
 MAX_EXPUNGED = 20_000  # of one mailbox; who asks for older ones is told of all that are not there
@@ -120,8 +123,13 @@ class Changes:
 
 
 class Index:
-    def __init__(self, path: Path) -> None:
-        self._connection = open_index(path)
+    """is_alone: who opens it has the lock of its folder, and nobody else knows of it."""
+
+    def __init__(self, path: Path, *, is_alone: bool = False) -> None:
+        self._path = path
+        self._connection = open_index(path, is_alone=is_alone)
+        self._inode = path.stat().st_ino
+        self._folder = -1 if is_alone else os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
 
     @property
     def connection(self) -> sqlite3.Connection:
@@ -129,15 +137,30 @@ class Index:
 
     @contextmanager
     def change(self) -> Iterator[None]:
-        """A transaction, durable when it ends."""
-        self._connection.execute("BEGIN IMMEDIATE")
-        try:
+        """A transaction, durable when it ends. Raises sqlite3.OperationalError when this index has been replaced."""
+        with self._shared():
+            self._connection.execute("BEGIN IMMEDIATE")
+            try:
+                yield
+                self._connection.execute("COMMIT")
+            except BaseException:
+                if self._connection.in_transaction:
+                    self._connection.execute("ROLLBACK")
+                raise
+
+    @contextmanager
+    def _shared(self) -> Iterator[None]:
+        """Nobody makes the index anew meanwhile (`recovery`): what is done to it and to files would not be one."""
+        if self._folder < 0:
             yield
-            self._connection.execute("COMMIT")
-        except BaseException:
-            if self._connection.in_transaction:
-                self._connection.execute("ROLLBACK")
-            raise
+            return
+        fcntl.flock(self._folder, fcntl.LOCK_SH)
+        try:
+            if os.stat(self._path).st_ino != self._inode:
+                raise sqlite3.OperationalError("the index has been made anew")
+            yield
+        finally:
+            fcntl.flock(self._folder, fcntl.LOCK_UN)
 
     @contextmanager
     def note(self) -> Iterator[None]:
@@ -151,6 +174,9 @@ class Index:
 
     def close(self) -> None:
         self._connection.close()
+        if self._folder >= 0:
+            os.close(self._folder)
+            self._folder = -1
 
     # --- deliveries -----------------------------------------------------------------------------------------------
 
@@ -265,6 +291,10 @@ class Index:
             [box, *values],
         )
         return [(StoredMessage(*row), email_id) for *row, email_id in rows]
+
+    def has_messages(self, name: str) -> bool:
+        sql = "SELECT 1 FROM msg WHERE box = (SELECT id FROM box WHERE name = ?) LIMIT 1"
+        return self._connection.execute(sql, [name]).fetchone() is not None
 
     def email_ids(self, box: int) -> set[str]:
         return {name for (name,) in self._connection.execute("SELECT emailid FROM msg WHERE box = ?", [box])}
@@ -397,8 +427,10 @@ class Index:
 
     # --- expunge --------------------------------------------------------------------------------------------------
 
-    def expunge(self, box: int, uids: Iterable[int]) -> tuple[list[int], list[str]]:
-        """UIDs that were there, and the files that may go once the change is durable. Within a change."""
+    def expunge(self, box: int, uids: Iterable[int], *, dooms: bool = True) -> tuple[list[int], list[str]]:
+        """UIDs that were there, and the files that may go once the change is durable. dooms: they are to go, and who
+        meets one then may remove it. Within a change.
+        """
         among, values = _among(sorted({*uids}))
         execute = self._connection.execute
         rows = execute(
@@ -408,23 +440,30 @@ class Index:
         if not rows:
             return [], []
         rows.sort()
-        modseq, now = self.next_modseq(box), time.time()
+        modseq = self.next_modseq(box)
         execute(f"DELETE FROM meta WHERE box = ? AND {among}", [box, *values])  # noqa: S608  # a constant
         self._connection.executemany(
-            "INSERT OR REPLACE INTO expunged(box, uid, modseq, file, at) VALUES(?, ?, ?, ?, ?)",
-            [(box, uid, modseq, file.partition(":")[0], now) for uid, file, _ in rows],
+            "INSERT OR REPLACE INTO expunged(box, uid, modseq) VALUES(?, ?, ?)",
+            [(box, uid, modseq) for uid, _, _ in rows],
         )
+        if dooms:
+            self._connection.executemany(
+                "INSERT OR IGNORE INTO doomed VALUES(?, ?)", [(box, file.partition(":")[0]) for _, file, _ in rows]
+            )
         octets = sum(size for _, _, size in rows)
         execute("UPDATE quota SET octets = octets - ?, messages = messages - ?", [octets, len(rows)])
         self._forget_old(box)
         return [uid for uid, _, _ in rows], [file for _, file, _ in rows]
 
-    def was_expunged(self, box: int, uid: int, base: str, changed: float) -> bool:
-        """Was the file of this name, last changed then, that of a message that went since?"""
-        row = self._connection.execute(
-            "SELECT 1 FROM expunged WHERE box = ? AND uid = ? AND file = ? AND at >= ?", [box, uid, base, changed]
-        ).fetchone()
-        return row is not None
+    def doomed(self, box: int) -> set[str]:
+        """Files of this mailbox that are to go."""
+        return {file for (file,) in self._connection.execute("SELECT file FROM doomed WHERE box = ?", [box])}
+
+    def forget_doomed(self, box: int, files: Iterable[str]) -> None:
+        """They are gone. Within a change."""
+        self._connection.executemany(
+            "DELETE FROM doomed WHERE box = ? AND file = ?", [(box, file.partition(":")[0]) for file in files]
+        )
 
     def deleted_uids(self, box: int) -> list[int]:
         """Those that are flagged so."""
@@ -443,7 +482,8 @@ class Index:
 
     def usage(self) -> tuple[int, int]:
         """Octets and messages of all mailboxes."""
-        octets, messages = self._connection.execute("SELECT octets, messages FROM quota").fetchone()
+        row = self._connection.execute("SELECT octets, messages FROM quota").fetchone()
+        octets, messages = row or (0, 0)
         return int(octets), int(messages)
 
 

@@ -88,7 +88,8 @@ class Indexes:
                 seat.opened = None
                 opened.index.close()
             path = folder / "index.db"
-            maildir.make_maildir(folder / "Maildir", below=self._root)
+            if not inode or os.path.isdir(f"{folder}/Maildir/cur"):  # one that is gone may come back
+                maildir.make_maildir(folder / "Maildir", below=self._root)
             index = Index(path)
             opened = seat.opened = OpenIndex(index, path.stat().st_ino)
         return opened

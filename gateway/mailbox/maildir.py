@@ -20,6 +20,7 @@ KEPT = 1024 * 1024  # octets of a message that need not be read again once they 
 
 _COUNTER = itertools.count(1)
 _OURS = re.compile(r"([!-+\--9;-~]+)(?:,S=\d+)?(?:,W=\d+)?(?:,U=(\d+))?", re.ASCII)
+LATEST = 250_000_000_000.0  # seconds since the epoch: in the year 9892
 _REMOVED = "removed"
 _READ_SIZE = 256 * 1024
 _HOST = socket.gethostname().replace("/", "\\057").replace(":", "\\072").replace(",", "\\054")
@@ -96,6 +97,25 @@ def uid_of(base: str) -> int | None:
     """That the name tells."""
     match = _OURS.fullmatch(base)
     return None if match is None or match[2] is None or len(match[2]) > 10 else int(match[2])
+
+
+def time_of(base: str) -> int:
+    """That its name begins with, in seconds; 0: none."""
+    first = base.partition(".")[0]
+    return int(first) if first.isascii() and first.isdigit() and len(first) < 12 else 0
+
+
+def is_half_made(folder: Path, base: str, name: str) -> bool:
+    """Its first name, in tmp/, is there still."""
+    try:
+        return (folder / "tmp" / unique_of(base)).stat().st_ino == (folder / "cur" / name).stat().st_ino
+    except OSError:
+        return False
+
+
+def date_of(path: Path) -> float:
+    """When it came; within the years that a date can have. Raises OSError."""
+    return min(max(path.stat().st_mtime, 0.0), LATEST)
 
 
 def is_plain(base: str) -> bool:
@@ -215,7 +235,7 @@ def folders(maildir: Path) -> set[str]:
 
 def mend_line_ends(path: Path, folder: Path) -> int:
     """Ends every line with CRLF, in place; the size in octets. What others deliver has mostly LF alone."""
-    with path.open("rb") as file:
+    with open(path, "rb", opener=_open_plain) as file:
         before = os.fstat(file.fileno())
         if all(octets.count(b"\n") == octets.count(b"\r\n") for octets in _pieces(file)):
             return before.st_size
@@ -223,6 +243,11 @@ def mend_line_ends(path: Path, folder: Path) -> int:
     os.utime(written.path, ns=(before.st_atime_ns, before.st_mtime_ns))
     os.replace(written.path, path)
     return written.size
+
+
+def _open_plain(path: str, flags: int) -> int:
+    """What was a file a moment ago may be a link or a pipe now."""
+    return os.open(path, flags | os.O_NOFOLLOW | os.O_NONBLOCK)
 
 
 def with_crlf(file: BinaryIO) -> Iterator[bytes]:

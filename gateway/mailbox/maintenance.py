@@ -1,5 +1,6 @@
 """What an operator asks of mail, beside the running gateway: is it whole, make its index anew, how much is there."""
 
+import sqlite3
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -27,6 +28,12 @@ class Maintenance:
 
     def check(self, account: str, *, mends: bool, is_deep: bool) -> list[str]:
         """What is wrong, and mended if that is wanted and can be. is_deep: every message is read."""
+        try:
+            return self._check(account, mends=mends, is_deep=is_deep)
+        except (sqlite3.Error, OSError, ValueError, TypeError) as error:
+            return [f"it could not be looked over: {error}"]
+
+    def _check(self, account: str, *, mends: bool, is_deep: bool) -> list[str]:
         folder = self._folder(account)
         found: list[str] = []
         with self._index(account) as index:

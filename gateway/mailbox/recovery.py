@@ -5,12 +5,11 @@ back keywords, dates, uses of mailboxes, subscriptions and delivery ids. UIDVALI
 of it again. The old index stays beside the new one as `index.db.broken-TIME`.
 """
 
-import fcntl
 import os
 import sqlite3
 import time
 from collections.abc import Iterator
-from contextlib import closing, contextmanager, suppress
+from contextlib import closing, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -19,7 +18,7 @@ from gateway.core.foldernames import folder_name
 from gateway.core.mailflags import bits_of_letters, names_of
 from gateway.mailbox import boxes, foreign, maildir
 from gateway.mailbox.index import Index, StoredMessage
-from gateway.mailbox.schema import open_index
+from gateway.mailbox.schema import folder_lock, open_index
 
 ID_STEP = 100_000  # numbers of mailboxes go on this far beyond what the old index can have had
 
@@ -43,34 +42,25 @@ class _Saved:
     subscriptions: set[str] = field(default_factory=set)
     deliveries: list[str] = field(default_factory=list)
     messages: dict[str, _Known] = field(default_factory=dict)
+    doomed: set[str] = field(default_factory=set)
 
 
 def rebuild(path: Path, inode: int | None = None) -> bool:
     """path: of index.db. inode: of the one that was found damaged; False: it has been replaced since."""
     root = path.parent / "Maildir"
     maildir.make_maildir(root, below=path.parent)
-    with _alone(root):
+    with folder_lock(path.parent):
         if inode is not None and (not path.exists() or path.stat().st_ino != inode):
             return False
         saved = _read(path)
         new = path.with_name("index.db.new")
         _remove(new)
         first = max(saved.last_id, int(time.time())) + ID_STEP
-        open_index(new, first_id=first).close()
-        with closing(Index(new)) as index:
+        open_index(new, first_id=first, is_alone=True).close()
+        with closing(Index(new, is_alone=True)) as index:
             _fill(index, root, saved)
         _replace(path, new)
     return True
-
-
-@contextmanager
-def _alone(folder: Path) -> Iterator[None]:
-    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX)
-        yield
-    finally:
-        os.close(descriptor)
 
 
 def _remove(path: Path) -> None:
@@ -81,6 +71,8 @@ def _remove(path: Path) -> None:
 def _replace(path: Path, new: Path) -> None:
     """There is an index at each moment: who opens it in between finds the damaged one, and waits."""
     kept = path.with_name(f"{path.name}.broken-{int(time.time())}-{os.urandom(2).hex()}")
+    if path.is_dir():
+        path.rename(kept)
     with suppress(FileNotFoundError):
         os.link(path, kept)
     for end in ("-wal", "-shm"):
@@ -99,32 +91,37 @@ def _replace(path: Path, new: Path) -> None:
 
 def _read(path: Path) -> _Saved:
     saved = _Saved()
-    if not path.exists():
-        return saved
-    with closing(sqlite3.connect(path, timeout=5.0)) as connection:
-        names: dict[int, str] = {}
-        words: dict[int, dict[int, str]] = {}
-        for number, name, special, validity in _rows(connection, "SELECT id, name, special, uidvalidity FROM box"):
-            names[number] = name
-            saved.boxes[name] = special
-            saved.validity = max(saved.validity, validity)
-            saved.last_id = max(saved.last_id, number)
-        for (name,) in _rows(connection, "SELECT name FROM subscription"):
-            saved.subscriptions.add(name)
-        for (name,) in _rows(connection, "SELECT id FROM delivery ORDER BY number"):
-            saved.deliveries.append(name)
-        for box, bit, word in _rows(connection, "SELECT box, bit, word FROM keyword"):
-            words.setdefault(box, {})[bit] = word
-        for box, flags, date, file, email_id in _rows(connection, "SELECT box, flags, idate, file, emailid FROM msg"):
-            keywords = [name for name in names_of(flags, words.get(box, {})) if not name.startswith("\\")]
-            saved.messages[file.partition(":")[0]] = _Known(keywords, date, email_id)
+    names: dict[int, str] = {}
+    words: dict[int, dict[int, str]] = {}
+    for number, name, special, validity in _rows(path, "SELECT id, name, special, uidvalidity FROM box", "issi"):
+        names[number] = name
+        saved.boxes[name] = special
+        saved.validity = max(saved.validity, validity)
+        saved.last_id = max(saved.last_id, number)
+    saved.subscriptions = {name for (name,) in _rows(path, "SELECT name FROM subscription", "s")}
+    saved.deliveries = [name for (name,) in _rows(path, "SELECT id FROM delivery ORDER BY number", "s")]
+    saved.doomed = {name for (name,) in _rows(path, "SELECT file FROM doomed", "s")}
+    for box, bit, word in _rows(path, "SELECT box, bit, word FROM keyword", "iis"):
+        words.setdefault(box, {})[bit] = word
+    sql = "SELECT box, flags, idate, file, emailid FROM msg"
+    for box, flags, date, file, email_id in _rows(path, sql, "iifss"):
+        keywords = [name for name in names_of(max(flags, 0), words.get(box, {})) if not name.startswith("\\")]
+        saved.messages[file.partition(":")[0]] = _Known(keywords, min(max(date, 0.0), maildir.LATEST), email_id)
     return saved
 
 
-def _rows(connection: sqlite3.Connection, sql: str) -> Iterator[tuple[Any, ...]]:
-    """Up to where the damage begins."""
-    with suppress(sqlite3.Error):
-        yield from connection.execute(sql)
+_TYPES = {"i": int, "s": str, "f": float}
+
+
+def _rows(path: Path, sql: str, types: str) -> Iterator[tuple[Any, ...]]:
+    """Up to where the damage begins, without those that are not of these types."""
+    if not path.is_file():
+        return
+    with suppress(sqlite3.Error, UnicodeDecodeError), closing(sqlite3.connect(path, timeout=5.0)) as connection:
+        connection.text_factory = lambda octets: octets.decode("utf-8", "replace")
+        for row in connection.execute(sql):
+            if all(isinstance(value, _TYPES[kind]) for value, kind in zip(row, types, strict=True)):
+                yield row
 
 
 # --- the new one --------------------------------------------------------------------------------------------------
@@ -160,16 +157,17 @@ def _fill_box(index: Index, box: int, folder: Path, saved: _Saved) -> None:
     taken: set[int] = set()
     for base, name in sorted(maildir.listing(folder, "cur").items(), key=lambda each: each[0] not in saved.messages):
         uid, size = maildir.uid_of(base), (folder / "cur" / name).stat().st_size
-        is_ours = uid is not None and f",S={size},W={size}," in base
-        if uid is None or not is_ours or uid in taken or not 0 < uid < 1 << 31:
+        is_ours = name.isascii() and f",S={size},W={size}," in base and not maildir.is_half_made(folder, base, name)
+        if uid is None or not is_ours or uid in taken or not 0 < uid < 1 << 31 or base in saved.doomed:
             continue
         taken.add(uid)
         known = saved.messages.get(base)
         flags = bits_of_letters(name.partition(":2,")[2])
-        date = (folder / "cur" / name).stat().st_mtime if known is None else known.date
+        date = maildir.date_of(folder / "cur" / name) if known is None else known.date
         if known is not None:
             flags |= index.keyword_bits(box, known.keywords, create=True, drops=True)
         email_id = maildir.unique_of(base) if known is None else known.email_id
         index.add(box, 1, StoredMessage(uid, size, name, date, flags), None, email_id)
+    index.connection.executemany("INSERT OR IGNORE INTO doomed VALUES(?, ?)", [(box, file) for file in saved.doomed])
     after = max(taken, default=0) + 1
     index.connection.execute("UPDATE box SET uidnext = ?, modseq = 2, recent = ? WHERE id = ?", [after, after, box])

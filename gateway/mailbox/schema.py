@@ -3,7 +3,8 @@
 Numbers of mailboxes are never given twice: a session may still have a deleted one open.
 What was expunged up to the modseq `forgotten` is not remembered any more. Flags are a number: bits 0 to 4 are the
 system flags, the others keywords of the mailbox, by its table `keyword`. looked, looked_new: times (ns) that the
-folders cur and new had when all that is in them was known (`foreign`).
+folders cur and new had when all that is in them was known (`foreign`). doomed: files, by what stands before their
+flags, that this program is about to remove.
 """
 
 import fcntl
@@ -11,7 +12,7 @@ import os
 import sqlite3
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 
 from gateway.core.errors import StoreError
@@ -39,10 +40,11 @@ CREATE TABLE keyword(box INTEGER NOT NULL, bit INTEGER NOT NULL, word TEXT NOT N
     PRIMARY KEY(box, bit), UNIQUE(box, word)) WITHOUT ROWID;
 CREATE TABLE subscription(name TEXT PRIMARY KEY) WITHOUT ROWID;
 CREATE TABLE last(validity INTEGER NOT NULL);
+CREATE TABLE doomed(box INTEGER NOT NULL, file TEXT NOT NULL, PRIMARY KEY(box, file)) WITHOUT ROWID;
 """
 _REST = """
 CREATE TABLE expunged(box INTEGER NOT NULL, uid INTEGER NOT NULL, modseq INTEGER NOT NULL,
-    file TEXT NOT NULL DEFAULT '', at REAL NOT NULL DEFAULT 0, PRIMARY KEY(box, uid)) WITHOUT ROWID;
+    PRIMARY KEY(box, uid)) WITHOUT ROWID;
 CREATE TABLE quota(octets INTEGER NOT NULL, messages INTEGER NOT NULL, warned INTEGER NOT NULL DEFAULT 0);
 CREATE TABLE delivery(number INTEGER PRIMARY KEY, id TEXT NOT NULL UNIQUE);
 INSERT INTO quota(octets, messages) VALUES(0, 0);
@@ -61,28 +63,25 @@ INSERT INTO box(id, name, uidvalidity, uidnext, modseq, special)
 INSERT INTO msg SELECT box, uid, modseq, 0, size, idate, savedate, file, emailid FROM msg1;
 DROP TABLE msg1;
 DROP TABLE box1;
-ALTER TABLE expunged ADD COLUMN file TEXT NOT NULL DEFAULT '';
-ALTER TABLE expunged ADD COLUMN at REAL NOT NULL DEFAULT 0;
 ALTER TABLE quota ADD COLUMN warned INTEGER NOT NULL DEFAULT 0;
 """
 )
 _FROM_2 = """
 ALTER TABLE box ADD COLUMN looked INTEGER NOT NULL DEFAULT 0;
 ALTER TABLE box ADD COLUMN looked_new INTEGER NOT NULL DEFAULT 0;
-ALTER TABLE expunged ADD COLUMN file TEXT NOT NULL DEFAULT '';
-ALTER TABLE expunged ADD COLUMN at REAL NOT NULL DEFAULT 0;
 ALTER TABLE quota ADD COLUMN warned INTEGER NOT NULL DEFAULT 0;
+CREATE TABLE doomed(box INTEGER NOT NULL, file TEXT NOT NULL, PRIMARY KEY(box, file)) WITHOUT ROWID;
 """
 _STEPS = {0: _BOX + _REST, 1: _FROM_1, 2: _FROM_2}
 
 
-def open_index(path: Path, first_id: int = 0) -> sqlite3.Connection:
-    """Made or migrated if need be. first_id: above which a new one numbers its mailboxes; 0: by the time. Raises
-    StoreError for one of a newer program.
+def open_index(path: Path, first_id: int = 0, *, is_alone: bool = False) -> sqlite3.Connection:
+    """Made or migrated if need be. first_id: above which a new one numbers its mailboxes; 0: by the time. is_alone: who
+    calls has the folder's lock. Raises StoreError for one of a newer program.
     """
     connection = sqlite3.connect(path, isolation_level=None, check_same_thread=False, timeout=30.0)
     try:
-        with _folder_lock(path.parent):
+        with nullcontext() if is_alone else folder_lock(path.parent):
             connection.execute("PRAGMA journal_mode=WAL")
         connection.execute("PRAGMA synchronous=FULL")
         version = connection.execute("PRAGMA user_version").fetchone()[0]
@@ -97,7 +96,7 @@ def open_index(path: Path, first_id: int = 0) -> sqlite3.Connection:
 
 
 @contextmanager
-def _folder_lock(folder: Path) -> Iterator[None]:
+def folder_lock(folder: Path) -> Iterator[None]:
     """While one process turns a new file to WAL, SQLite answers another's wish for the same with "database is locked"
     at once, whatever the time-out: they take turns."""
     descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
@@ -143,7 +142,12 @@ def is_io_error(error: BaseException) -> bool:
     return isinstance(error, sqlite3.Error) and code is not None and code & 0xFF == sqlite3.SQLITE_IOERR
 
 
+_ODD = ("Could not decode to UTF-8", "no such table", "no such column")
+
+
 def is_corrupt(error: BaseException) -> bool:
     """The file is no index any more: no wish can be granted before it is rebuilt."""
     code = getattr(error, "sqlite_errorcode", None)
-    return code is not None and code & 0xFF in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
+    if code is not None and code & 0xFF in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB):
+        return True
+    return isinstance(error, sqlite3.OperationalError) and str(error).startswith(_ODD)

@@ -5,7 +5,6 @@ delivered. A crash leaves at worst a file that no index row names, or a message 
 All calls block: they belong in a small pool, never on an event loop.
 """
 
-import os
 import sqlite3
 import time
 from collections.abc import Callable, Collection, Iterable, Sequence
@@ -23,6 +22,7 @@ from gateway.mailbox.boxes import BoxExists, BoxStatus, NoSuchBox
 from gateway.mailbox.copying import copy_messages
 from gateway.mailbox.index import (
     FIELDS,
+    MAX_SUMMARISED,
     STORED,
     Batch,
     Box,
@@ -40,9 +40,7 @@ from gateway.mailbox.rows import Rows
 from gateway.mailbox.schema import is_io_error
 from gateway.mailbox.traces import Traces
 
-MAX_LOOKS = 20  # at one call; what more there is comes with the next
 TOLD = 50  # messages whose summaries are kept together
-MAX_SUMMARISED = 64 * 1024 * 1024  # octets of a message that are looked at to tell its structure
 
 Summarise = Callable[[bytes], Summarised]
 
@@ -111,7 +109,7 @@ class MessageStore:
         with self._indexes.use(account) as opened:  # before anything is written
             if arriving.asked(opened.index, wish, 1) is None:
                 return None
-        folder = self._made(account, name)
+            folder = self._made(opened.index, account, name)
         written = maildir.write_temporary(folder, pieces())
         try:
             told = self._told(written)
@@ -128,7 +126,7 @@ class MessageStore:
     def _warn(self, account: str, octets: int, limit: int) -> None:
         """The user is told; where that fails the message that reached the level is stored all the same."""
         message = self._quotas.warning(account, octets, limit)
-        with suppress(StoreError, OSError, sqlite3.Error):
+        with suppress(Exception):
             self._add(account, INBOX, lambda: [message], 0, (), time.time(), f"quota {maildir.new_unique()}")
 
     def _told(self, written: Written) -> Summarised | None:
@@ -188,9 +186,8 @@ class MessageStore:
         """Takes in what other programs did to a mailbox's folder; True if they did anything."""
         if not foreign.is_changed(index, box, folder):
             return False
-        for _ in range(MAX_LOOKS):
-            if foreign.look(index, box, folder):
-                break
+        if not foreign.look(index, box, folder):
+            foreign.look(index, box, folder)  # its own changes are known then
         return True
 
     def keywords(self, account: str, box: int) -> dict[int, str]:
@@ -294,7 +291,7 @@ class MessageStore:
             box = index.wanted_box(INBOX)
             with index.change():
                 gone, files = index.expunge(box.id, uids)
-        self._remove_files(account, box, files)
+            self._remove_files(account, index, box, files)
         return len(gone)
 
     def expunge_deleted(self, account: str, box: Box, uids: Iterable[int] | None = None) -> int:
@@ -305,20 +302,19 @@ class MessageStore:
                 wanted = None if uids is None else set(uids)
                 deleted = index.deleted_uids(box.id)
                 gone, files = index.expunge(box.id, [uid for uid in deleted if wanted is None or uid in wanted])
-        self._remove_files(account, box, files)
+            self._remove_files(account, index, box, files)
         return len(gone)
 
-    def _remove_files(self, account: str, box: Box, files: Sequence[str]) -> None:
-        """Once the index has durably forgotten them."""
+    def _remove_files(self, account: str, index: Index, box: Box, files: Sequence[str]) -> None:
+        """Once the index has durably forgotten them. What cannot be removed now is at the next look."""
         if not files:
             return
-        with self._indexes.use(account) as opened:
-            index = opened.index
-            with index.note():
-                folder = self._folder_of(account, index.name_of(box.id) or box.name)
-                with foreign.ours(index, box.id, folder):
-                    for file in files:
-                        maildir.remove(folder, file)
+        with suppress(OSError, sqlite3.Error), index.note():
+            folder = self._folder_of(account, index.name_of(box.id) or box.name)
+            with foreign.ours(index, box.id, folder):
+                for file in files:
+                    maildir.remove(folder, file)
+            index.forget_doomed(box.id, files)
 
     def copy(
         self, account: str, box: Box, uids: Sequence[int], target: str, *, moves: bool
@@ -333,7 +329,7 @@ class MessageStore:
                     other = index.box(target)
                     if other is None:
                         raise NoSuchBox(f"no mailbox {target}")
-                    folder = self._made(account, target)
+                    folder = self._made(index, account, target)
                     found = index.with_email_ids(box.id, uids)
                     if not moves:
                         size = sum(message.size for message, _ in found)
@@ -344,13 +340,13 @@ class MessageStore:
                     files: list[str] = []
                     if moves:
                         _, files = index.expunge(box.id, [uid for uid, _ in pairs])
+                self._remove_files(account, index, box, files)
         except BaseException as error:
             if not is_io_error(error):
                 maildir.drop(path for _, path in made)
             raise
         finally:
             maildir.drop(temporary for temporary, _ in made)
-        self._remove_files(account, box, files)
         return other.uidvalidity, pairs
 
     # --- mailboxes ------------------------------------------------------------------------------------------------
@@ -393,7 +389,7 @@ class MessageStore:
     def create(self, account: str, name: str, special: str = "") -> Box:
         with self._indexes.use(account) as opened:
             found = boxes.create(opened.index, name, special)
-            self._made(account, name)
+            self._made(opened.index, account, name)
         return found
 
     def delete(self, account: str, name: str) -> None:
@@ -450,9 +446,12 @@ class MessageStore:
             raise FileNotFoundError(f"mailbox {box.name} is gone")
         return self._folder_of(account, name)
 
-    def _made(self, account: str, name: str) -> Path:
+    def _made(self, index: Index, account: str, name: str) -> Path:
+        """Raises StoreError where the folder of a mailbox with messages is gone: it may come back."""
         folder = self._folder_of(account, name)
-        if not os.path.exists(f"{folder}/cur"):
+        if not (folder / "cur").exists():
+            if index.has_messages(name):
+                raise StoreError(f"the folder of {name} is gone")
             maildir.make_maildir(folder, below=self._root)
             if name != INBOX:
                 (folder / "maildirfolder").touch()

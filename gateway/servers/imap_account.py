@@ -13,14 +13,12 @@ from gateway.imap import ports
 from gateway.imap.wire import Literal
 from gateway.mailbox.boxes import BoxExists, BoxStatus, NoSuchBox
 from gateway.mailbox.index import Batch, Box, Changes, Details, FlagChange
-from gateway.mailbox.maildir import with_crlf
+from gateway.mailbox.maildir import LATEST, with_crlf
 from gateway.mailbox.quota import OverQuota
 from gateway.mailbox.store import OpenedBox
 from gateway.servers.store_listener import StoreServer
 from gateway.servers.watching import Waiter
 from gateway.telemetry import log
-
-LATEST = 250_000_000_000.0  # internal dates are of 1970 to 9892, whatever a client says
 
 T = TypeVar("T")
 _log = log.get("imap")
@@ -37,7 +35,7 @@ class StoreAccount:
 
     async def _call(self, call: Callable[[], T]) -> T:
         try:
-            return await self._server.in_pool(call)
+            return await self._server.in_turn(self._account, call)
         except NoSuchBox as error:
             raise ports.NoMailbox from error
         except BoxExists as error:

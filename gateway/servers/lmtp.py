@@ -5,6 +5,7 @@ the message is in that mailbox, durably.
 """
 
 import asyncio
+import hashlib
 import tempfile
 import time
 from collections.abc import Iterable, Iterator, Sequence
@@ -220,7 +221,7 @@ class _Dialogue:
         return reply(250, "2.1.5", "OK")
 
     async def _used(self, account: str) -> int:
-        octets, _ = await self._server.in_pool(lambda: self._server.store.usage(account))
+        octets, _ = await self._server.in_turn(account, lambda: self._server.store.usage(account))
         return octets
 
     def _postmaster(self) -> Mailbox:
@@ -247,8 +248,8 @@ class _Dialogue:
         self._transaction = None
         with tempfile.TemporaryFile(dir=self._server.settings.temporary) as file:
             if await self._receive(file):
-                stored = [await self._store(transaction, to, accounts, file) for to, accounts in transaction.recipients]
-                await self._say(*stored)
+                for to, accounts in transaction.recipients:
+                    await self._say(await self._told(transaction, to, accounts, file))
             else:
                 await self._say(*[reply(552, "5.3.4", "The message is too large")] * len(transaction.recipients))
 
@@ -270,9 +271,22 @@ class _Dialogue:
             if not octets:
                 raise EOFError("gone in the middle of a message")
 
+    async def _told(self, transaction: _Transaction, to: Mailbox, accounts: Sequence[str], file: BinaryIO) -> Reply:
+        """Each is answered at once: what is not said yet when this program stops comes again. So what was begun then is
+        ended, and said.
+        """
+        storing = asyncio.ensure_future(self._store(transaction, to, accounts, file))
+        try:
+            return await asyncio.shield(storing)
+        except asyncio.CancelledError:
+            self._writer.write((await storing).render())
+            raise
+
     async def _store(self, transaction: _Transaction, to: Mailbox, accounts: Sequence[str], file: BinaryIO) -> Reply:
         """The first trouble, where a recipient leads to several accounts."""
         identity, now = new_id(), time.time()
+        # What leads to several is tried again for all of them when one cannot take it: those who have it get it once.
+        name = identity if len(accounts) == 1 else await asyncio.to_thread(_name_of, transaction, to, file)
 
         def pieces() -> Iterator[bytes]:
             yield trace.return_path(transaction.reverse_path) + trace.delivered_to(str(to))
@@ -284,8 +298,9 @@ class _Dialogue:
         answer = STORED
         for account in accounts:
             try:
-                await self._server.in_pool(
-                    lambda account=account: self._server.store.deliver(account, pieces, f"{identity} {account}", now)  # type: ignore[misc]
+                await self._server.in_turn(
+                    account,
+                    lambda account=account: self._server.store.deliver(account, pieces, f"{name} {account}", now),  # type: ignore[misc]
                 )
             except OverQuota:
                 answer = FULL
@@ -295,3 +310,12 @@ class _Dialogue:
             else:
                 self._server.metrics.store_messages.labels("lmtp", "deliver").inc()
         return answer
+
+
+def _name_of(transaction: _Transaction, to: Mailbox, file: BinaryIO) -> str:
+    """The same whenever the same message comes for the same recipient."""
+    digest = hashlib.sha256()
+    for octets in with_crlf(file):
+        digest.update(octets)
+    digest.update(f"\0{transaction.reverse_path}\0{to}".encode())
+    return digest.hexdigest()[:32]

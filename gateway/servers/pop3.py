@@ -179,7 +179,9 @@ class _Dialogue:
             await self._send(self._session.in_use().octets)
             return
         self._account = result.account
-        validity, messages = await self._server.in_pool(lambda: self._server.store.snapshot(self._account))
+        validity, messages = await self._server.in_turn(
+            self._account, lambda: self._server.store.snapshot(self._account)
+        )
         self._messages = {message.uid: message for message in messages}
         items = [Item(message.uid, message.size) for message in messages]
         await self._send(self._session.signed_in(validity, items).octets)
@@ -203,7 +205,9 @@ class _Dialogue:
     async def _finish(self, uids: tuple[int, ...], octets: bytes) -> None:
         if uids:
             try:
-                count = await self._server.in_pool(lambda: self._server.store.expunge(self._account, list(uids)))
+                count = await self._server.in_turn(
+                    self._account, lambda: self._server.store.expunge(self._account, list(uids))
+                )
             except Exception as error:
                 _log.error("pop3 delete failed", session=self._id, account=self._account, exc_info=error)
                 await self._send(b"-ERR [SYS/TEMP] some messages were not deleted\r\n")

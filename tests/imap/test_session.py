@@ -12,6 +12,7 @@ import pytest
 from gateway.message.mime import walk
 from tests.support.hostile import all_messages
 from tests.support.imapsessions import ALICE, Talk, literal, store_server
+from tests.support.process import wait_until
 
 MULTIPART = (
     b"From: =?utf-8?q?J=C3=B6rg?= <j@example.org>\r\nTo: b@example.org\r\nSubject: =?utf-8?q?Gr=C3=BC=C3=9Fe?=\r\n"
@@ -294,7 +295,7 @@ def test_a_file_that_vanished_is_told_and_the_session_goes_on(talk: Talk, tmp_pa
     answer = talk.ask("FETCH 1:2 (BODY.PEEK[])")
     assert answer.startswith(b"* 2 FETCH")
     assert b"t NO [EXPUNGEISSUED]" in answer
-    assert b"* 1 EXPUNGE\r\n" in talk.ask("NOOP")
+    wait_until(lambda: b"* 1 EXPUNGE\r\n" in talk.ask("NOOP"), 10, "the news")
     assert b"* 1 EXISTS" in talk.ask("SELECT Full")
 
 

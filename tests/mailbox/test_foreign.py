@@ -1,12 +1,15 @@
 """What other programs do to a user's folders is taken in; what a crash left there is not."""
 
 import os
+import shutil
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from gateway.core.errors import StoreError
 from gateway.core.mailflags import DRAFT, FLAGGED, SEEN
 from gateway.mailbox import index as index_room
 from gateway.mailbox import maildir
@@ -43,7 +46,7 @@ def rows(store: MessageStore, name: str = "INBOX") -> dict[int, int]:
 
 def settle(root: Path) -> None:
     """The clock that folders' times are read from has gone on."""
-    before = root / "tick"
+    before = root.parent / "tick"
     at = time.time_ns()
     while True:
         before.touch()
@@ -92,6 +95,7 @@ def test_flags_and_removals_of_another_program(store: MessageStore, root: Path) 
     paths = {maildir.uid_of(base): root / "cur" / name for base, name in names.items()}
     paths[uids[0]].rename(root / "cur" / paths[uids[0]].name.replace(":2,S", ":2,FS"))
     paths[uids[1]].unlink()
+    settle(root)
     changes, _ = store.changes(
         BOB, store.open_box(BOB, "INBOX", takes_recent=False).box.id, before.modseq, takes_recent=False
     ) or (None, 0)
@@ -169,14 +173,99 @@ def test_mailboxes_of_another_program(store: MessageStore, root: Path) -> None:
     assert rows(store, "Café/2026") == {1: SEEN}
 
 
-def test_a_folder_that_is_gone_leaves_an_empty_mailbox(store: MessageStore, root: Path) -> None:
-    append(store, "Work")
-    assert rows(store, "Work")
+def test_a_folder_that_is_gone_may_come_back(store: MessageStore, root: Path) -> None:
+    uids = [append(store, "Work") for _ in range(3)]
+    before = rows(store, "Work")
     (root / ".Work").rename(root / ".Play")
-    assert "Play" in {box.name for box in store.boxes(BOB)[0]}
-    assert rows(store, "Work") == {}
-    assert len(rows(store, "Play")) == 1
-    assert store.usage(BOB) == (len(CRLF), 1)
+    settle(root)
+    assert len(rows(store, "Play" if "Play" in {box.name for box in store.boxes(BOB)[0]} else "")) == 3
+    with pytest.raises(StoreError, match="gone"):
+        append(store, "Work")
+    assert list(rows(store, "Work")) == uids
+    (root / ".Play").rename(root / ".Work")
+    settle(root)
+    store.boxes(BOB)
+    assert len(rows(store, "Work")) == 3
+    assert len(maildir.listing(root / ".Work", "cur")) == 3
+    assert before
+
+
+def test_no_file_goes_because_its_folder_went_and_came_back(store: MessageStore, root: Path, tmp_path: Path) -> None:
+    for _ in range(5):
+        append(store)
+    rows(store)
+    root.rename(tmp_path / "aside")
+    assert len(rows(store)) == 5
+    for part in ("cur", "new", "tmp"):
+        (root / part).mkdir(parents=True)
+    settle(root)
+    assert rows(store) == {}  # this is what another program did
+    shutil.rmtree(root)
+    (tmp_path / "aside").rename(root)
+    settle(root)
+    assert len(rows(store)) == 5
+    assert len(maildir.listing(root, "cur")) == 5
+
+
+def test_a_name_that_changes_while_it_is_listed_is_no_removal(
+    store: MessageStore, root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    uids = [append(store) for _ in range(3)]
+    settle(root)
+    rows(store)
+    listing = maildir.listing
+    (name, *_) = listing(root, "cur").values()
+
+    def changing(folder: Path, part: str) -> dict[str, str]:
+        """As a stranger's rename at each moment would have it."""
+        found = listing(folder, part)
+        if part == "cur":
+            (root / "cur" / "0.stranger").touch()
+            (root / "cur" / "0.stranger").unlink()
+            found.pop(name.partition(":")[0], None)
+        return found
+
+    monkeypatch.setattr(maildir, "listing", changing)
+    (root / "cur" / "0.other:2,").write_bytes(LF)
+    for _ in range(3):
+        assert set(uids) <= set(rows(store))
+    monkeypatch.undo()
+    settle(root)
+    assert set(uids) <= set(rows(store))
+    assert name in maildir.listing(root, "cur").values()
+
+
+def test_a_move_that_another_process_looks_at_is_one_message(
+    store: MessageStore, root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    uids = [append(store) for _ in range(3)]
+    box = store.open_box(BOB, "INBOX", takes_recent=False).box
+    other = open_store(tmp_path)
+    remove = MessageStore._remove_files
+
+    def looked_at(self: MessageStore, *arguments: Any) -> None:
+        put(root / "new" / "1.x.y")
+        assert len(other.snapshot(BOB)[1]) == 1
+        remove(self, *arguments)
+
+    monkeypatch.setattr(MessageStore, "_remove_files", looked_at)
+    store.copy(BOB, box, uids, "Work", moves=True)
+    monkeypatch.undo()
+    assert (len(rows(store)), len(rows(store, "Work"))) == (1, 3)
+    other.close()
+
+
+def test_odd_names_and_folders_shut_nobody_out(store: MessageStore, root: Path) -> None:
+    append(store)
+    settle(root)
+    rows(store)
+    (name,) = maildir.listing(root, "cur").values()
+    (root / "cur" / name).rename(root / "cur" / f"{name}S\udcff")
+    assert [flags & 31 for flags in rows(store).values()] == [SEEN]
+    assert next(iter(maildir.listing(root, "cur").values())).endswith(":2,S")
+    (root / ".Odd" / "cur").mkdir(parents=True)
+    (root / ".Odd" / "new").touch()
+    assert "INBOX" in {box.name for box in store.boxes(BOB)[0]}
 
 
 def test_a_message_restored_from_a_backup_is_there_again(store: MessageStore, root: Path) -> None:

@@ -1,6 +1,7 @@
 """An index that is damaged is made anew from the files, by whoever meets it first; what it still tells is kept."""
 
 import sqlite3
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from pathlib import Path
@@ -9,7 +10,7 @@ import pytest
 
 from gateway.core.mailflags import FLAGGED, SEEN
 from gateway.mailbox import maildir, recovery
-from gateway.mailbox.index import FlagChange
+from gateway.mailbox.index import FlagChange, Index
 from gateway.mailbox.store import MessageStore
 from gateway.servers.summarised import open_store
 
@@ -127,3 +128,31 @@ def test_who_comes_second_leaves_it(store: MessageStore, path: Path) -> None:
     assert recovery.rebuild(path, inode)
     assert not recovery.rebuild(path, inode)
     assert len(list(path.parent.glob("index.db.broken-*[!lm]"))) == 1
+
+
+def test_an_index_that_was_replaced_takes_no_more(store: MessageStore, path: Path) -> None:
+    """A change that began before is ended first; one that comes after is refused, and done on the new one instead."""
+    index = Index(path)
+    done: list[str] = []
+    with index.change():
+        thread = threading.Thread(target=lambda: (recovery.rebuild(path), done.append("rebuilt")))
+        thread.start()
+        thread.join(0.3)
+        assert done == []
+    thread.join(20)
+    assert done == ["rebuilt"]
+    with pytest.raises(sqlite3.OperationalError, match="made anew"), index.change():
+        pass
+    index.close()
+    assert store.deliver(CAROL, lambda: [b"A: b\r\n\r\n"], "after", 0.0)
+
+
+def test_an_index_with_odd_values_is_read_as_far_as_it_goes(store: MessageStore, path: Path) -> None:
+    with closing(sqlite3.connect(path)) as connection:
+        connection.execute("UPDATE msg SET idate = 'x' WHERE uid = 1")
+        connection.execute("UPDATE msg SET emailid = CAST(x'ff' AS TEXT) WHERE uid = 2")
+        connection.execute("DELETE FROM quota")
+        connection.commit()
+    assert recovery.rebuild(path)
+    assert len(contents(store)) == 4
+    assert store.usage(CAROL)[1] == 5
