@@ -18,7 +18,7 @@ from gateway.message.header import load_charsets
 from gateway.net.listener import bind
 from gateway.net.tls import KeyMaterial, TlsSettings
 from gateway.policy_folder import applied_policy, engines_of, shadow_policy, signatures_of
-from gateway.process import Process, Shared, new_process, watch
+from gateway.process import Process, Shared, give_back_large_blocks, new_process, watch
 from gateway.reload import Reloader, forget, read_outcome
 from gateway.role_admin import run_admin
 from gateway.role_lessons import serve_lessons
@@ -164,6 +164,7 @@ def _roles(shared: Shared, wanted: set[str]) -> list[Role]:
 
 def _role(shared: Shared, name: str, slot: int, body: Callable[[Process], Awaitable[None]]) -> Role:
     def main(alive: int) -> None:
+        give_back_large_blocks()
         shared.counters.attach(slot)
 
         async def live() -> int:
