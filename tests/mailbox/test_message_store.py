@@ -260,7 +260,7 @@ def test_what_is_worked_out_is_that_of_the_whole_file(tmp_path: Path, size: int)
     pieces = [head, *(body[at : at + 65_536] for at in range(0, len(body), 65_536))]
     assert store.deliver("carol@example.org", lambda: iter(pieces), "1", 1.0)
     opened = store.open_box("carol@example.org", "INBOX", takes_recent=False)
-    (found,) = store.details("carol@example.org", opened.box, [1]).values()
+    (found,) = store.details("carol@example.org", opened.box, [1]).found.values()
     assert found.size == len(head) + len(body)
     assert b'"large"' in found.envelope
     assert b" %d " % len(body) in found.structure
