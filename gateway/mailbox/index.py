@@ -302,7 +302,7 @@ class Index:
     def details(self, box: int, uids: Sequence[int], wanted: Collection[str] = FIELDS) -> Batch:
         """Of those that are there and, where it takes that, worked out. uids: in order; wanted: of FIELDS."""
         among, values = _among(uids)
-        cursor = self._connection.execute(f"{_select(frozenset(wanted))} {among}", [box, *values])
+        cursor = self._connection.execute(f"{_select(frozenset(wanted))} {among} ORDER BY uid", [box, *values])
         measured = [itemgetter(Details._fields.index(name)) for name in wanted if name in _OF_META]
         found: dict[int, Details] = {}
         octets = 0
