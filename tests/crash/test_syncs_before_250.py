@@ -16,7 +16,10 @@ from tests.crash.load import LARGE, RawClient, make_message, queued
 from tests.support.gateway import Gateway
 from tests.support.process import find_command, wait_until
 
-CALLS = "fsync,fdatasync,sync_file_range,sendto,sendmsg,write,writev,pwrite64,openat,mkdir,rename,renameat,renameat2"
+CALLS = (
+    "fsync,fdatasync,sync_file_range,sendto,sendmsg,write,writev,pwrite64,openat,mkdir,rename,renameat,renameat2,link,"
+    "linkat"
+)
 SESSIONS, EACH = 4, 4
 
 pytestmark = pytest.mark.skipif(find_command("strace") is None, reason="strace is not installed")
@@ -208,7 +211,7 @@ def test_a_delivery_is_synced_before_its_row_leaves_the_queue(
     assert match is not None
     name = match[1]
     file_synced = _first(calls, "sync of the message", lambda call: call.is_sync_of(f"/Maildir/tmp/{name}"))
-    moved = _first(calls, "rename", lambda call: call.name.startswith("rename") and f"/cur/{name}" in call.text)
+    moved = _first(calls, "link", lambda call: call.name.startswith("link") and f"/cur/{name}" in call.text)
     folder_synced = _first(calls, "sync of cur", lambda call: call.is_sync_of("/Maildir/cur"))
     row = _first(
         calls,
