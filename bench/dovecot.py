@@ -70,15 +70,6 @@ protocol lmtp {{
 """
 
 
-def dovecot_missing() -> str | None:
-    """Why it cannot run here."""
-    if os.geteuid() != 0:
-        return "needs root"
-    if find_command("dovecot") is None or not Path("/usr/lib/dovecot/lmtp").exists():
-        return "not installed: dovecot-imapd, dovecot-lmtpd"
-    return None
-
-
 class Dovecot:
     """tls: the folder of cert.pem and key.pem; fsync: `mail_fsync`; shares_logins: one process signs in many."""
 

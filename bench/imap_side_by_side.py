@@ -21,11 +21,12 @@ from pathlib import Path
 
 from bench.common import gateway_settings, process_cpu, show, tree, tree_cpu, tree_memory, work_folder
 from bench.dovecot import PASSWORD as DOVECOT_PASSWORD
-from bench.dovecot import Dovecot, dovecot_missing
+from bench.dovecot import Dovecot
 from bench.imap_client import ImapClient
 from bench.imap_steps import STEPS, Side, cold_steps, least, run_round
 from bench.lmtp_rate import lmtp_rate
 from bench.messages import message
+from tests.support.dovecot import dovecot_missing
 from tests.support.gateway import PASSWORD, REPOSITORY, Gateway
 
 ALICE = "alice@example.org"

@@ -1,8 +1,6 @@
 """Fixtures for all tests."""
 
 import os
-import shutil
-import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -10,6 +8,7 @@ import pytest
 from hypothesis import settings
 
 from tests.support.gateway import Gateway
+from tests.support.process import temporary_folder
 
 # The same inputs at each run; `pytest --hypothesis-profile=default` draws new ones.
 settings.register_profile("repeatable", derandomize=True)
@@ -18,11 +17,15 @@ settings.load_profile("repeatable")
 
 @pytest.fixture
 def open_folder() -> Iterator[Path]:
-    """A temporary folder that an unprivileged process can reach (pytest's own is closed to others)."""
-    folder = Path(tempfile.mkdtemp(prefix="smarthost-test-", dir="/tmp"))
-    folder.chmod(0o755)
-    yield folder
-    shutil.rmtree(folder, ignore_errors=True)
+    with temporary_folder() as folder:
+        yield folder
+
+
+@pytest.fixture(scope="module")
+def module_folder() -> Iterator[Path]:
+    """One for all tests of a module."""
+    with temporary_folder() as folder:
+        yield folder
 
 
 @pytest.fixture
@@ -41,13 +44,10 @@ def make_gateway(open_folder: Path) -> Iterator[Callable[..., Gateway]]:
 
 
 @pytest.fixture(scope="module")
-def shared_gateway() -> Iterator[Gateway]:
+def shared_gateway(module_folder: Path) -> Iterator[Gateway]:
     """One running gateway for the tests of a module that only look at replies."""
-    folder = Path(tempfile.mkdtemp(prefix="smarthost-test-", dir="/tmp"))
-    folder.chmod(0o755)
-    with Gateway(folder / "gateway") as gateway:
+    with Gateway(module_folder / "gateway") as gateway:
         yield gateway
-    shutil.rmtree(folder, ignore_errors=True)
 
 
 @pytest.fixture

@@ -4,7 +4,6 @@ import asyncio
 import hashlib
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from weakref import WeakValueDictionary
 
 from gateway.accounts.directory import AccountDirectory
 from gateway.core.address import Mailbox
@@ -13,6 +12,7 @@ from gateway.core.reply import reply
 from gateway.delivery.relay import Delivery
 from gateway.mailbox.quota import OverQuota
 from gateway.mailbox.store import MessageStore
+from gateway.mailbox.turns import Turns
 from gateway.message import trace
 
 STORED = reply(250, "2.1.5", "Delivered")
@@ -31,7 +31,7 @@ class LocalDelivery:
         self._store = store
         self._on_error = on_error
         self._directory = directory
-        self._turns: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
+        self._turns = Turns()
         self._pool = ThreadPoolExecutor(THREADS, thread_name_prefix="store")
 
     async def deliver(self, delivery: Delivery, queue_id: str, created: float) -> list[Outcome]:
@@ -39,11 +39,7 @@ class LocalDelivery:
         return [await self._in_turn(delivery, mailbox, queue_id, created) for mailbox, _, _ in delivery.recipients]
 
     async def _in_turn(self, delivery: Delivery, mailbox: Mailbox, queue_id: str, created: float) -> Outcome:
-        """One for a mailbox after the other: those that wait for one must not have all the threads."""
-        turn = self._turns.get(str(mailbox))
-        if turn is None:
-            turn = self._turns[str(mailbox)] = asyncio.Lock()
-        async with turn:
+        async with self._turns.of(str(mailbox)):
             loop = asyncio.get_running_loop()
             return await loop.run_in_executor(self._pool, self._store_one, delivery, mailbox, queue_id, created)
 

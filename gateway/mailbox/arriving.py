@@ -11,10 +11,11 @@ from pathlib import Path
 from gateway.core.mailflags import letters_of
 from gateway.mailbox import foreign, maildir
 from gateway.mailbox.boxes import NoSuchBox
-from gateway.mailbox.index import Arrival, Index, StoredMessage, Summarised
+from gateway.mailbox.index import Index
 from gateway.mailbox.maildir import Written
 from gateway.mailbox.quota import is_level_reached, make_room
 from gateway.mailbox.schema import is_io_error
+from gateway.mailbox.values import Arrival, StoredMessage, Summarised
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,7 +9,8 @@ from dataclasses import dataclass
 from gateway.core.errors import StoreError
 from gateway.core.foldernames import INBOX, SEPARATOR, normal_name
 from gateway.core.mailflags import DELETED, SEEN
-from gateway.mailbox.index import BOX, Box, Index
+from gateway.mailbox.index import BOX, Index
+from gateway.mailbox.values import Box
 
 MAX_BOXES = 1000
 MAX_SUBSCRIPTIONS = 2000  # also to what is not there (RFC 3501 6.3.6)
@@ -97,11 +98,16 @@ def delete(index: Index, name: str) -> Box:
         raise NoSuchBox(f"no mailbox {name}")
     execute = index.connection.execute
     octets, messages = execute("SELECT coalesce(sum(size), 0), count(*) FROM msg WHERE box = ?", [box.id]).fetchone()
-    for table in ("meta", "keyword", "expunged", "doomed", "msg"):
-        execute(f"DELETE FROM {table} WHERE box = ?", [box.id])  # noqa: S608  # a constant
+    forget(index, box.id)
     execute("DELETE FROM box WHERE id = ?", [box.id])
     execute("UPDATE quota SET octets = octets - ?, messages = messages - ?", [octets, messages])
     return box
+
+
+def forget(index: Index, box: int) -> None:
+    """All that is known of what was in it. Within a change."""
+    for table in ("meta", "keyword", "expunged", "doomed", "msg"):
+        index.connection.execute(f"DELETE FROM {table} WHERE box = ?", [box])  # noqa: S608  # a constant
 
 
 def rename(index: Index, name: str, other: str) -> list[tuple[str, str]]:

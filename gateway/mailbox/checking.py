@@ -12,7 +12,8 @@ from pathlib import Path
 
 from gateway.core.foldernames import INBOX, folder_name, name_of_folder
 from gateway.mailbox import boxes, foreign, maildir
-from gateway.mailbox.index import MAX_SUMMARISED, Box, Index, Summarised
+from gateway.mailbox.index import Index
+from gateway.mailbox.values import MAX_SUMMARISED, Box, Summarised
 
 LEFT_S = 36 * 3600.0  # a file in tmp that is older was given up (as Maildir's readers have it)
 
@@ -96,7 +97,7 @@ def _messages(index: Index, box: Box, folder: Path) -> Iterator[Fault]:
 
 
 def _replaced(index: Index, box: Box, path: Path, uid: int) -> None:
-    index.expunge(box.id, [uid])
+    index.expunge(box.id, [uid], dooms=False)
     path.rename(path.with_name(f"{maildir.new_unique()}:{path.name.partition(':')[2]}"))
 
 
@@ -137,16 +138,17 @@ def _sums(index: Index) -> Iterator[Fault]:
             lambda: _recount(index, octets, count),
         )
     for (box,) in execute("SELECT DISTINCT box FROM msg WHERE box NOT IN (SELECT id FROM box)").fetchall():
-        yield Fault(f"messages of mailbox {box}, which is not there", lambda box=box: _forget(index, box))  # type: ignore[misc]
+        yield Fault(f"messages of mailbox {box}, which is not there", lambda box=box: _forgotten(index, box))  # type: ignore[misc]
     if index.box(INBOX) is None:
         yield Fault("there is no INBOX", None)
+
+
+def _forgotten(index: Index, box: int) -> None:
+    """Their files are in some mailbox's folder: all are looked at anew, so that they come back as messages."""
+    boxes.forget(index, box)
+    index.connection.execute("UPDATE box SET looked = 0")
 
 
 def _recount(index: Index, octets: int, count: int) -> None:
     index.connection.execute("DELETE FROM quota")
     index.connection.execute("INSERT INTO quota(octets, messages) VALUES(?, ?)", [octets, count])
-
-
-def _forget(index: Index, box: int) -> None:
-    for table in ("meta", "keyword", "expunged", "doomed", "msg"):
-        index.connection.execute(f"DELETE FROM {table} WHERE box = ?", [box])  # noqa: S608  # a constant

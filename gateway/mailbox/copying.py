@@ -6,7 +6,8 @@ from pathlib import Path
 from gateway.core.errors import StoreError
 from gateway.core.mailflags import FIRST_KEYWORD, letters_of
 from gateway.mailbox import maildir
-from gateway.mailbox.index import Box, Index, StoredMessage
+from gateway.mailbox.index import Index
+from gateway.mailbox.values import Box, StoredMessage
 
 _SYSTEM = (1 << FIRST_KEYWORD) - 1  # bits of the flags that all mailboxes share
 

@@ -11,7 +11,8 @@ from gateway.core.errors import StoreError
 from gateway.core.foldernames import INBOX, folder_name
 from gateway.core.mailflags import letters_of
 from gateway.mailbox import boxes, maildir
-from gateway.mailbox.index import Box, Index
+from gateway.mailbox.index import Index
+from gateway.mailbox.values import Box
 
 MAX_LETTERS = 26  # keywords that a file name can tell; the others are left out
 
@@ -44,8 +45,9 @@ def _export_box(index: Index, box: Box, source: Path, folder: Path) -> int:
             continue
         base = message.file.partition(":")[0]
         told = "".join(letter for bit, letter in letters.items() if message.flags >> bit & 1)
-        shutil.copyfile(path, folder / "cur" / f"{base}:2,{letters_of(message.flags)}{told}")
-        os.utime(folder / "cur" / f"{base}:2,{letters_of(message.flags)}{told}", (message.internal_date,) * 2)
+        copy = folder / "cur" / f"{base}:2,{letters_of(message.flags)}{told}"
+        shutil.copyfile(path, copy)
+        os.utime(copy, (message.internal_date, message.internal_date))
         lines.append(f"{message.uid} :{base}")
     (folder / "dovecot-uidlist").write_text("\n".join(lines) + "\n", encoding="utf-8")
     told_words = [f"{ord(letter) - ord('a')} {words[bit]}\n" for bit, letter in letters.items()]

@@ -8,26 +8,19 @@ to be this program's own leaving: half made, or doomed in the index.
 import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
 from pathlib import Path
 
 from gateway.core.foldernames import folder_name, name_of_folder
 from gateway.core.mailflags import bits_of_letters, letters_of
 from gateway.mailbox import boxes, maildir
-from gateway.mailbox.index import FlagChange, Index, StoredMessage
+from gateway.mailbox.index import Index
+from gateway.mailbox.traces import SETTLED_NS
+from gateway.mailbox.values import FlagChange, StoredMessage
 
 BATCH = 20  # messages that are taken in at once
-SETTLED_NS = 20_000_000  # a folder's time that is younger may stand still while names change
 HIDDEN_S = 0.05  # what this program does in less hides a stranger's change in the middle until the next
 LOOK_S = 0.3
 MAX_FOLDERS = 2000  # of other programs that are looked at
-
-
-@dataclass(frozen=True, slots=True)
-class _Row:
-    uid: int
-    file: str
-    flags: int
 
 
 @contextmanager
@@ -80,8 +73,7 @@ class _Look:
 
     def __init__(self, index: Index, box: int, folder: Path) -> None:
         self._index, self._box, self._folder = index, box, folder
-        rows = index.connection.execute("SELECT uid, file, flags FROM msg WHERE box = ?", [box])
-        self._rows = {row[1].partition(":")[0]: _Row(*row) for row in rows}
+        self._rows = {message.file.partition(":")[0]: message for message in index.messages(box)}
         self._there = maildir.listing(folder, "cur")
 
     def take_changes(self, *, is_settled: bool) -> bool:

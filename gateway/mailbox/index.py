@@ -12,17 +12,27 @@ import time
 from bisect import bisect_right
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
 from functools import lru_cache
 from operator import itemgetter
 from pathlib import Path
-from typing import NamedTuple
 
 from gateway.core.errors import StoreError
 from gateway.core.mailflags import DELETED, FIRST_KEYWORD, MAX_KEYWORDS
 from gateway.mailbox.schema import open_index
+from gateway.mailbox.values import (
+    FIELDS,
+    OF_META,
+    OF_MSG,
+    Arrival,
+    Batch,
+    Box,
+    Changes,
+    Details,
+    FlagChange,
+    StoredMessage,
+    Summarised,
+)
 
-MAX_SUMMARISED = 64 * 1024 * 1024  # octets of a message that are looked at to tell its structure
 MAX_DELIVERIES = 10_000  # delivery ids remembered, so that a retry after a crash makes no duplicate
 FORGOTTEN = 100  # of them at once
 MAX_EXPUNGED = 20_000  # of one mailbox; who asks for older ones is told of all that are not there
@@ -36,90 +46,6 @@ BOX = "id, name, uidvalidity, uidnext, modseq, special, recent"  # columns of `B
 
 class KeywordsFull(StoreError):
     """The mailbox has as many keywords as it may."""
-
-
-@dataclass(frozen=True, slots=True)
-class Box:
-    """modseq: the highest; recent: UIDs from here on have been shown to nobody; special: `\\Sent` and the like."""
-
-    id: int
-    name: str
-    uidvalidity: int
-    uidnext: int
-    modseq: int
-    special: str
-    recent: int
-
-
-@dataclass(frozen=True, slots=True)
-class Arrival:
-    """octets: of the account now; warned: the level of which its user was told; is_there: the delivery."""
-
-    box: Box
-    octets: int
-    warned: int
-    is_there: bool
-
-
-@dataclass(frozen=True, slots=True)
-class Summarised:
-    """What is worked out of a message once, in the forms in which it is kept."""
-
-    envelope: bytes
-    structure: bytes
-    body: bytes
-    header: bytes
-    places: bytes
-
-
-@dataclass(frozen=True, slots=True)
-class StoredMessage:
-    uid: int
-    size: int
-    file: str
-    internal_date: float
-    flags: int = 0
-
-
-class Details(NamedTuple):
-    """Of fields that nobody asked for there is nothing."""
-
-    uid: int
-    size: int = 0
-    internal_date: float = 0.0
-    file: str = ""
-    envelope: bytes = b""
-    structure: bytes = b""
-    body: bytes = b""
-    header: bytes = b""
-    places: bytes = b""
-
-
-_OF_MSG = {"size": ("size", "0"), "internal_date": ("idate", "0.0"), "file": ("file", "''")}
-_OF_META = {"envelope": "env", "structure": "bs", "body": "body", "header": "hdr", "places": "parts"}
-FIELDS = (*_OF_MSG, *_OF_META)  # of Details, but for uid
-STORED = (*_OF_MSG,)  # those that nothing needs to be worked out for
-
-
-@dataclass(frozen=True, slots=True)
-class Batch:
-    """found: by UID; count: of how many of the UIDs that were asked about, from the first."""
-
-    found: dict[int, Details]
-    count: int
-
-
-@dataclass(slots=True)
-class Changes:
-    """Since a modseq. rows: uid, flags, modseq of what is there; vanished: UIDs, in order. is_whole: that is too long
-    ago, and rows are all that there is.
-    """
-
-    modseq: int
-    uidnext: int
-    is_whole: bool = False
-    rows: list[tuple[int, int, int]] = field(default_factory=list)
-    vanished: list[int] = field(default_factory=list)
 
 
 class Index:
@@ -180,7 +106,7 @@ class Index:
 
     # --- deliveries -----------------------------------------------------------------------------------------------
 
-    def arrival(self, name: str, delivery_id: str) -> "Arrival | None":
+    def arrival(self, name: str, delivery_id: str) -> Arrival | None:
         """What has to be known before a message is stored. None: there is no such mailbox."""
         row = self._connection.execute(
             f"SELECT {BOX}, octets, warned, EXISTS(SELECT 1 FROM delivery WHERE delivery.id = ?)"  # noqa: S608  # constant
@@ -303,7 +229,7 @@ class Index:
         """Of those that are there and, where it takes that, worked out. uids: in order; wanted: of FIELDS."""
         among, values = _among(uids)
         cursor = self._connection.execute(f"{_select(frozenset(wanted))} {among} ORDER BY uid", [box, *values])
-        measured = [itemgetter(Details._fields.index(name)) for name in wanted if name in _OF_META]
+        measured = [itemgetter(Details._fields.index(name)) for name in wanted if name in OF_META]
         found: dict[int, Details] = {}
         octets = 0
         while rows := cursor.fetchmany(ROWS):
@@ -393,7 +319,7 @@ class Index:
         return free
 
     def set_flags(
-        self, box: int, uids: Sequence[int], change: "FlagChange", unchanged_since: int | None = None
+        self, box: int, uids: Sequence[int], change: FlagChange, unchanged_since: int | None = None
     ) -> tuple[list[tuple[int, int, int]], list[int], list[tuple[int, str]]]:
         """What has changed (uid, flags, modseq); who changed since and was left alone; names of files to change, by
         UID. Within a change.
@@ -487,19 +413,6 @@ class Index:
         return int(octets), int(messages)
 
 
-@dataclass(frozen=True, slots=True)
-class FlagChange:
-    """how: -1 without, 0 exactly, 1 with these too."""
-
-    how: int
-    flags: int
-
-    def applied(self, flags: int) -> int:
-        if self.how == 0:
-            return self.flags
-        return flags | self.flags if self.how > 0 else flags & ~self.flags
-
-
 def _among(uids: Sequence[int]) -> tuple[str, list[int | str]]:
     """A condition, and its values, for these UIDs. uids: in order, once each."""
     if uids and uids[-1] - uids[0] == len(uids) - 1:
@@ -510,11 +423,11 @@ def _among(uids: Sequence[int]) -> tuple[str, list[int | str]]:
 @lru_cache
 def _select(wanted: frozenset[str]) -> str:
     """Rows as `Details` has its fields, up to the condition."""
-    columns = [name if field in wanted else nothing for field, (name, nothing) in _OF_MSG.items()]
-    columns += [name if field in wanted else "x''" for field, name in _OF_META.items()]
+    columns = [name if field in wanted else nothing for field, (name, nothing) in OF_MSG.items()]
+    columns += [name if field in wanted else "x''" for field, name in OF_META.items()]
     tables = "msg JOIN meta USING(box, uid)"
-    if not wanted & _OF_META.keys():
+    if not wanted & OF_META.keys():
         tables = "msg"
-    elif not wanted & _OF_MSG.keys():
+    elif not wanted & OF_MSG.keys():
         tables = "meta"
     return f"SELECT uid, {', '.join(columns)} FROM {tables} WHERE box = ? AND"  # noqa: S608  # constants

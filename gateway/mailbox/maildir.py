@@ -33,8 +33,8 @@ def make_maildir(folder: Path, *, below: Path) -> None:
     for name in ("tmp", "new", "cur"):
         (folder / name).mkdir(parents=True, exist_ok=True, mode=0o700)
     for path in (*missing, folder):
-        _sync(path)
-        _sync(path.parent)
+        sync(path)
+        sync(path.parent)
 
 
 @dataclass(frozen=True, slots=True)
@@ -157,7 +157,7 @@ def rename(folder: Path, old: str, new: str) -> bool:
 
 
 def sync_folder(folder: Path) -> None:
-    _sync(f"{folder}/cur")
+    sync(f"{folder}/cur")
 
 
 def find(folder: Path, name: str) -> Path | None:
@@ -293,10 +293,10 @@ def move_folder(folder: Path, other: Path) -> None:
     if other.exists():
         other.rename(other.with_name(f"aside-{new_unique()}"))
     folder.rename(other)
-    _sync(other.parent)
+    sync(other.parent)
 
 
-def _sync(folder: Path | str) -> None:
+def sync(folder: Path | str) -> None:
     descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
     try:
         os.fsync(descriptor)

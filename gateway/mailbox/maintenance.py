@@ -8,8 +8,9 @@ from pathlib import Path
 from gateway.core.errors import StoreError
 from gateway.mailbox import checking, recovery
 from gateway.mailbox.export import export
-from gateway.mailbox.index import Index, Summarised
+from gateway.mailbox.index import Index
 from gateway.mailbox.indexes import folder_of
+from gateway.mailbox.values import Summarised
 
 
 class Maintenance:

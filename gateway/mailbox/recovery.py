@@ -17,8 +17,9 @@ from typing import Any
 from gateway.core.foldernames import folder_name
 from gateway.core.mailflags import bits_of_letters, names_of
 from gateway.mailbox import boxes, foreign, maildir
-from gateway.mailbox.index import Index, StoredMessage
+from gateway.mailbox.index import Index
 from gateway.mailbox.schema import folder_lock, open_index
+from gateway.mailbox.values import StoredMessage
 
 ID_STEP = 100_000  # numbers of mailboxes go on this far beyond what the old index can have had
 
@@ -79,11 +80,7 @@ def _replace(path: Path, new: Path) -> None:
         with suppress(FileNotFoundError):
             path.with_name(path.name + end).rename(kept.with_name(kept.name + end))
     new.replace(path)
-    descriptor = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+    maildir.sync(path.parent)
 
 
 # --- what the old one still tells ---------------------------------------------------------------------------------

@@ -4,7 +4,7 @@ from array import array
 from bisect import bisect_left
 from collections.abc import Iterable
 
-from gateway.mailbox.index import Changes
+from gateway.mailbox.values import Changes
 
 
 class Rows:

@@ -20,7 +20,14 @@ from gateway.mailbox import arriving, boxes, foreign, maildir
 from gateway.mailbox.arriving import Wish
 from gateway.mailbox.boxes import BoxExists, BoxStatus, NoSuchBox
 from gateway.mailbox.copying import copy_messages
-from gateway.mailbox.index import (
+from gateway.mailbox.index import Index
+from gateway.mailbox.indexes import Indexes, folder_of
+from gateway.mailbox.maildir import Written
+from gateway.mailbox.quota import Quotas, make_room
+from gateway.mailbox.rows import Rows
+from gateway.mailbox.schema import is_io_error
+from gateway.mailbox.traces import Traces
+from gateway.mailbox.values import (
     FIELDS,
     MAX_SUMMARISED,
     STORED,
@@ -29,16 +36,9 @@ from gateway.mailbox.index import (
     Changes,
     Details,
     FlagChange,
-    Index,
     StoredMessage,
     Summarised,
 )
-from gateway.mailbox.indexes import Indexes, folder_of
-from gateway.mailbox.maildir import Written
-from gateway.mailbox.quota import Quotas, make_room
-from gateway.mailbox.rows import Rows
-from gateway.mailbox.schema import is_io_error
-from gateway.mailbox.traces import Traces
 
 TOLD = 50  # messages whose summaries are kept together
 

@@ -12,10 +12,10 @@ from gateway.core.mailflags import bits_of
 from gateway.imap import ports
 from gateway.imap.wire import Literal
 from gateway.mailbox.boxes import BoxExists, BoxStatus, NoSuchBox
-from gateway.mailbox.index import Batch, Box, Changes, Details, FlagChange
 from gateway.mailbox.maildir import LATEST, with_crlf
 from gateway.mailbox.quota import OverQuota
 from gateway.mailbox.store import OpenedBox
+from gateway.mailbox.values import Batch, Box, Changes, Details, FlagChange
 from gateway.servers.store_listener import StoreServer
 from gateway.servers.watching import Waiter
 from gateway.telemetry import log

@@ -6,8 +6,8 @@ A user can say so of a bounded number of messages a day: the filter is everybody
 from collections.abc import Sequence
 
 from gateway.core.ports import Counters
-from gateway.mailbox.index import Box
 from gateway.mailbox.store import MessageStore
+from gateway.mailbox.values import Box
 from gateway.spam.lesson_spool import LessonSpool
 
 JUNK, TRASH = "\\Junk", "\\Trash"

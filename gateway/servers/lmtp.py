@@ -17,6 +17,7 @@ from gateway.accounts.directory import AccountDirectory
 from gateway.core.address import Mailbox, ReversePath, parse_mailbox
 from gateway.core.ident import new_id
 from gateway.core.reply import Reply, reply
+from gateway.delivery.local import FULL, NOBODY, STORED, UNAVAILABLE
 from gateway.mailbox.maildir import with_crlf
 from gateway.mailbox.quota import OverQuota
 from gateway.message import trace
@@ -34,11 +35,7 @@ MAX_ERRORS = 20
 READ_SIZE = 64 * 1024
 
 OK = reply(250, "2.0.0", "OK")
-STORED = reply(250, "2.1.5", "Delivered")
-NOBODY = reply(550, "5.1.1", "No such mailbox here")
 ELSEWHERE = reply(550, "5.1.6", "That leads elsewhere: hand it over by SMTP")
-FULL = reply(452, "4.2.2", "The mailbox is full")
-UNAVAILABLE = reply(451, "4.3.0", "The mailbox cannot take it now")
 BAD_SEQUENCE = reply(503, "5.5.1", "Not now")
 UNKNOWN = reply(500, "5.5.1", "Unknown command; this is LMTP")
 TOO_MANY = reply(452, "4.5.3", "Too many recipients")

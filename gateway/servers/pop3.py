@@ -6,7 +6,7 @@ from binascii import a2b_base64
 from collections.abc import Callable, Iterator
 
 from gateway.core.ident import new_id
-from gateway.mailbox.index import StoredMessage
+from gateway.mailbox.values import StoredMessage
 from gateway.pop3.session import (
     MAX_LINE,
     Action,

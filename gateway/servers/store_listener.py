@@ -8,11 +8,11 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol, TypeVar
-from weakref import WeakValueDictionary
 
 from gateway.core.ports import Counters, client_key
 from gateway.imap.numbers import Together
 from gateway.mailbox.store import MessageStore
+from gateway.mailbox.turns import Turns
 from gateway.net.listener import Acceptor
 from gateway.servers.junk import JunkLessons
 from gateway.servers.login import LoginGuard
@@ -24,7 +24,7 @@ HANDSHAKE_S = 30.0
 STREAM_LIMIT = 64 * 1024  # octets that are read ahead
 
 T = TypeVar("T")
-_TURNS: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
+_TURNS = Turns()
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,13 +54,8 @@ class StoreServer:
     junk: JunkLessons
 
     async def in_turn(self, account: str, call: Callable[[], T]) -> T:
-        """In the pool, one call of an account after the other: the store takes no more at once, and those of one user
-        that wait must not have all the threads.
-        """
-        turn = _TURNS.get(account)
-        if turn is None:
-            turn = _TURNS[account] = asyncio.Lock()
-        async with turn:
+        """In the pool, one call of an account after the other."""
+        async with _TURNS.of(account):
             return await self.in_pool(call)
 
     async def in_pool(self, call: Callable[[], T]) -> T:

@@ -3,9 +3,9 @@
 from pathlib import Path
 
 from gateway.imap.summary import places_to_json, summarise
-from gateway.mailbox.index import Summarised
 from gateway.mailbox.quota import NoQuotas, Quotas
 from gateway.mailbox.store import MessageStore
+from gateway.mailbox.values import Summarised
 from gateway.telemetry import log
 
 _log = log.get("store")

@@ -4,9 +4,7 @@ Clients are told apart by loopback networks: each kind of rule looks at one of t
 """
 
 import json
-import shutil
 import sqlite3
-import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import closing
@@ -123,14 +121,6 @@ RECORDS = (
 
 
 @pytest.fixture(scope="module")
-def folder() -> Iterator[Path]:
-    found = Path(tempfile.mkdtemp(prefix="smarthost-test-", dir="/tmp"))
-    found.chmod(0o755)
-    yield found
-    shutil.rmtree(found, ignore_errors=True)
-
-
-@pytest.fixture(scope="module")
 def dns() -> Iterator[NameServer]:
     with NameServer(RECORDS) as server:
         server.fault("*.servfail.test", "servfail")
@@ -153,8 +143,8 @@ def settings(dns: NameServer) -> dict[str, dict[str, object]]:
 
 
 @pytest.fixture(scope="module")
-def gateway(folder: Path, dns: NameServer) -> Iterator[Gateway]:
-    with Gateway(folder / "gateway", settings=settings(dns), policies=POLICIES) as running:
+def gateway(module_folder: Path, dns: NameServer) -> Iterator[Gateway]:
+    with Gateway(module_folder / "gateway", settings=settings(dns), policies=POLICIES) as running:
         yield running
 
 

@@ -2,17 +2,15 @@
 
 import imaplib
 import json
-import shutil
 import smtplib
-import tempfile
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 
 from tests.support.gateway import PASSWORD, STRANGER, Gateway
 from tests.support.imapwire import Wire, client_context
 from tests.support.process import wait_until
+from tests.support.raw import temporary_gateway
 
 USERS = ("ivy@example.org", "jack@example.org", "kate@example.org")
 POLICY = {
@@ -28,11 +26,8 @@ rules:
 
 @pytest.fixture(scope="module")
 def gateway() -> Iterator[Gateway]:
-    folder = Path(tempfile.mkdtemp(prefix="smarthost-test-", dir="/tmp"))
-    folder.chmod(0o755)
-    with Gateway(folder / "gateway", users=USERS, settings={"store": {"quota": "20KB"}}, policies=POLICY) as running:
+    with temporary_gateway(users=USERS, settings={"store": {"quota": "20KB"}}, policies=POLICY) as running:
         yield running
-    shutil.rmtree(folder, ignore_errors=True)
 
 
 def mail(size: int, subject: str = "size") -> bytes:

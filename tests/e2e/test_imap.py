@@ -2,8 +2,6 @@
 
 import itertools
 import re
-import shutil
-import tempfile
 import time
 from base64 import b64encode
 from collections.abc import Callable, Iterator
@@ -14,6 +12,7 @@ import pytest
 from tests.support.gateway import PASSWORD, Gateway
 from tests.support.imapwire import Wire
 from tests.support.process import wait_until
+from tests.support.raw import temporary_gateway
 
 _NUMBERS = itertools.count()
 USERS = tuple(f"user{number}@example.org" for number in range(40))
@@ -22,12 +21,9 @@ MESSAGE = b"From: a@example.org\r\nSubject: hello\r\n\r\nbody\r\n"
 
 @pytest.fixture(scope="module")
 def gateway() -> Iterator[Gateway]:
-    folder = Path(tempfile.mkdtemp(prefix="smarthost-test-", dir="/tmp"))
-    folder.chmod(0o755)
     settings = {"limits": {"free_space": 0, "size": "2MB"}}
-    with Gateway(folder / "gateway", users=USERS, settings=settings) as running:
+    with temporary_gateway(users=USERS, settings=settings) as running:
         yield running
-    shutil.rmtree(folder, ignore_errors=True)
 
 
 @pytest.fixture

@@ -1,8 +1,6 @@
 """Users teach the spam filter by moving mail into Junk and out of it."""
 
 import json
-import shutil
-import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -17,17 +15,15 @@ from gateway.storage.counters import SharedCounters
 from tests.support.gateway import Gateway
 from tests.support.imapwire import Wire
 from tests.support.process import wait_until
+from tests.support.raw import temporary_gateway
 
 OLGA = "olga@example.org"
 
 
 @pytest.fixture(scope="module")
 def gateway() -> Iterator[Gateway]:
-    folder = Path(tempfile.mkdtemp(prefix="smarthost-test-", dir="/tmp"))
-    folder.chmod(0o755)
-    with Gateway(folder / "gateway", users=(OLGA,)) as running:
+    with temporary_gateway(users=(OLGA,)) as running:
         yield running
-    shutil.rmtree(folder, ignore_errors=True)
 
 
 def learnt(gateway: Gateway) -> tuple[int, int]:

@@ -1,10 +1,8 @@
 """LMTP, both ways: another MTA delivers into the store, and local mail is handed to another store."""
 
 import imaplib
-import shutil
 import smtplib
 import socket
-import tempfile
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -22,14 +20,6 @@ LEO, MIA, NINA = "leo@example.org", "mia@example.org", "nina@example.org"
 MESSAGE = b"From: a@elsewhere.test\r\nSubject: by lmtp\r\n\r\n.dot\r\nline\r\n"
 
 
-@pytest.fixture(scope="module")
-def folder() -> Iterator[Path]:
-    found = Path(tempfile.mkdtemp(prefix="smarthost-test-", dir="/tmp"))
-    found.chmod(0o755)
-    yield found
-    shutil.rmtree(found, ignore_errors=True)
-
-
 # --- in -----------------------------------------------------------------------------------------------------------
 
 
@@ -39,9 +29,9 @@ def port() -> int:
 
 
 @pytest.fixture(scope="module")
-def gateway(folder: Path, port: int) -> Iterator[Gateway]:
+def gateway(module_folder: Path, port: int) -> Iterator[Gateway]:
     settings = {"listen": {"lmtp": [f"127.0.0.1:{port}"]}, "limits": {"free_space": 0, "size": "1MB"}}
-    with Gateway(folder / "gateway", users=(LEO, MIA, NINA), settings=settings) as running:
+    with Gateway(module_folder / "gateway", users=(LEO, MIA, NINA), settings=settings) as running:
         running.cli("alias", "add", "both@example.org", LEO, MIA).expect()
         running.cli("alias", "add", "away@example.org", "x@elsewhere.test").expect()
         running.cli("user", "quota", NINA, "1KB").expect()
@@ -128,7 +118,7 @@ def test_tls_is_there_for_those_who_want_it(gateway: Gateway, port: int) -> None
 
 
 @pytest.mark.peers
-def test_postfix_delivers_by_lmtp(gateway: Gateway, port: int, folder: Path) -> None:
+def test_postfix_delivers_by_lmtp(gateway: Gateway, port: int, module_folder: Path) -> None:
     if reason := postfix_missing():
         pytest.skip(reason)
     main = {
@@ -139,7 +129,7 @@ def test_postfix_delivers_by_lmtp(gateway: Gateway, port: int, folder: Path) -> 
     }
     before = len(gateway.mails(LEO))
     with Postfix(
-        folder / "postfix", ("127.0.0.1", gateway.ports["smtp"]), extra_main=main,
+        module_folder / "postfix", ("127.0.0.1", gateway.ports["smtp"]), extra_main=main,
         extra_master="lmtp unix - - n - - lmtp\n",
     ) as postfix:  # fmt: skip
         postfix.sendmail("a@elsewhere.test", [LEO, MIA, "nobody@example.org"], MESSAGE)
@@ -161,12 +151,12 @@ def handing(folder: Path, host: str) -> Gateway:
 
 
 @pytest.mark.peers
-def test_dovecot_keeps_the_mail(folder: Path) -> None:
+def test_dovecot_keeps_the_mail(module_folder: Path) -> None:
     if reason := dovecot_missing():
         pytest.skip(reason)
-    homes = {user: folder / "homes" / user for user in (LEO, MIA)}
-    with Dovecot(folder / "dovecot", homes, {MIA: "1000"}) as dovecot:  # noqa: SIM117  # the second needs the first
-        with handing(folder / "handing", f"lmtp:unix:{dovecot.socket}") as gateway:
+    homes = {user: module_folder / "homes" / user for user in (LEO, MIA)}
+    with Dovecot(module_folder / "dovecot", homes, {MIA: "1000"}) as dovecot:  # noqa: SIM117  # the second needs the first
+        with handing(module_folder / "handing", f"lmtp:unix:{dovecot.socket}") as gateway:
             gateway.send([LEO, MIA, NINA, LEO.replace("@", "+tag@")], MESSAGE + b"x" * 900 + b"\r\n")
             with imaplib.IMAP4_SSL("127.0.0.1", dovecot.port, ssl_context=client_context(), timeout=15) as client:
                 client.login(LEO, dovecots.PASSWORD)
@@ -229,7 +219,7 @@ class Server:
         self._listening.close()
 
 
-def test_what_was_said_of_some_counts_when_the_rest_is_lost(folder: Path) -> None:
+def test_what_was_said_of_some_counts_when_the_rest_is_lost(module_folder: Path) -> None:
     server = Server(
         [
             [b"250 2.0.0 first\r\n", b"452 4.2.2 full\r\n", b"5"],  # and gone, in the middle of the third answer
@@ -237,7 +227,7 @@ def test_what_was_said_of_some_counts_when_the_rest_is_lost(folder: Path) -> Non
         ]
     )
     try:
-        with handing(folder / "scripted", f"lmtp:127.0.0.1:{server.port}") as gateway:
+        with handing(module_folder / "scripted", f"lmtp:127.0.0.1:{server.port}") as gateway:
             gateway.send([LEO, MIA, NINA], MESSAGE)
             rows = wait_until(lambda: len(found := gateway.queue()) == 2 and found, 15, "what waits")
             assert b"RCPT TO:<leo@example.org>\r\n" in server.seen

@@ -4,7 +4,6 @@ import imaplib
 import os
 import re
 import shutil
-import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -21,16 +20,8 @@ PIA, QUIN, RIA, SAM = USERS = tuple(f"{name}@example.org" for name in ("pia", "q
 
 
 @pytest.fixture(scope="module")
-def folder() -> Iterator[Path]:
-    found = Path(tempfile.mkdtemp(prefix="smarthost-test-", dir="/tmp"))
-    found.chmod(0o755)
-    yield found
-    shutil.rmtree(found, ignore_errors=True)
-
-
-@pytest.fixture(scope="module")
-def gateway(folder: Path) -> Iterator[Gateway]:
-    with Gateway(folder / "gateway", users=USERS) as running:
+def gateway(module_folder: Path) -> Iterator[Gateway]:
+    with Gateway(module_folder / "gateway", users=USERS) as running:
         yield running
 
 
@@ -60,8 +51,8 @@ def message(subject: str) -> bytes:
     return f"From: a@elsewhere.test\nSubject: {subject}\n\nline\n".encode()
 
 
-def test_a_maildir_is_taken_over(gateway: Gateway, folder: Path) -> None:
-    source = folder / "somebodys-own"  # that only root and its owner may read
+def test_a_maildir_is_taken_over(gateway: Gateway, module_folder: Path) -> None:
+    source = module_folder / "somebodys-own"  # that only root and its owner may read
     files = {
         "cur/1000.a.host:2,FS": message("flags"),
         "cur/2000.b.host,S=5:2,Sb": message("keyword"),
@@ -90,15 +81,15 @@ def test_a_maildir_is_taken_over(gateway: Gateway, folder: Path) -> None:
     assert again == "imported 0 messages, 4 were there\n"
     assert (source / "cur" / "1000.a.host:2,FS").read_bytes() == files["cur/1000.a.host:2,FS"]
     assert gateway.cli("store", "check", "--deep", PIA).code == 0
-    for arguments in (["maildir", PIA, str(folder)], ["maildir", "nobody@example.org", str(source)]):
+    for arguments in (["maildir", PIA, str(module_folder)], ["maildir", "nobody@example.org", str(source)]):
         failed = gateway.cli("import", *arguments)
         assert failed.code == 1
         assert failed.stderr.startswith("smarthost: ")
         assert "Traceback" not in failed.stderr
 
 
-def test_an_mbox_is_taken_over(gateway: Gateway, folder: Path) -> None:
-    path = folder / "mbox"
+def test_an_mbox_is_taken_over(gateway: Gateway, module_folder: Path) -> None:
+    path = module_folder / "mbox"
     path.write_bytes(
         b"From a@b Mon Jan  6 10:00:00 2003\nSubject: one\nStatus: RO\nX-Status: F\nX-Keywords: $Work, no(atom\n\nx\n"
         b">From here\n\nFrom a@b garbled\nSubject: two\nDate: Tue, 7 Jan 2003 10:00:00 +0000\n\ny\n"
@@ -130,17 +121,17 @@ def fill(gateway: Gateway, user: str) -> None:
 
 
 @pytest.mark.peers
-def test_dovecot_takes_over_what_is_exported_with_its_uids(gateway: Gateway, folder: Path) -> None:
+def test_dovecot_takes_over_what_is_exported_with_its_uids(gateway: Gateway, module_folder: Path) -> None:
     if reason := dovecot_missing():
         pytest.skip(reason)
     fill(gateway, QUIN)
-    outside = folder / "outside"
+    outside = module_folder / "outside"
     outside.mkdir()
     shutil.chown(outside, "nobody")
     found = gateway.cli("store", "export", QUIN, str(outside / "Maildir")).expect().stdout
     assert found == f"exported 5 messages to {outside / 'Maildir'}\n"
     assert gateway.cli("store", "export", QUIN, str(outside / "Maildir")).code == 1
-    with Dovecot(folder / "dovecot", {QUIN: outside}) as dovecot:
+    with Dovecot(module_folder / "dovecot", {QUIN: outside}) as dovecot:
         for name in ("INBOX", "A.b/&AOQ-"):
             # Maildir++ cannot tell a dot within a name: there it stands escaped.
             there = Seen(dovecot.port, QUIN, DOVECOT_PASSWORD, name.replace("A.b", "A%2Eb"))
@@ -155,12 +146,12 @@ def test_dovecot_takes_over_what_is_exported_with_its_uids(gateway: Gateway, fol
 
 
 @pytest.mark.peers
-def test_dovecot_and_the_gateway_work_on_the_same_folders(gateway: Gateway, folder: Path) -> None:
+def test_dovecot_and_the_gateway_work_on_the_same_folders(gateway: Gateway, module_folder: Path) -> None:
     if reason := dovecot_missing():
         pytest.skip(reason)
     fill(gateway, RIA)
     home = gateway.data / "mail" / "example.org" / "ria"
-    with Dovecot(folder / "beside", {RIA: home}) as dovecot:
+    with Dovecot(module_folder / "beside", {RIA: home}) as dovecot:
         there = Seen(dovecot.port, RIA, DOVECOT_PASSWORD)
         assert sorted(subject for _, _, subject in there.messages.values()) == ["0", "2", "3", "4"]
         with imaplib.IMAP4_SSL("127.0.0.1", dovecot.port, ssl_context=client_context(), timeout=15) as client:

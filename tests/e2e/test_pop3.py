@@ -3,10 +3,8 @@
 import itertools
 import poplib
 import re
-import shutil
 import socket
 import ssl
-import tempfile
 from base64 import b64encode
 from collections.abc import Iterator
 from pathlib import Path
@@ -16,6 +14,7 @@ import pytest
 from tests.support import peers
 from tests.support.gateway import PASSWORD, STRANGER, Gateway
 from tests.support.process import missing, wait_until
+from tests.support.raw import temporary_gateway
 
 _NUMBERS = itertools.count()
 _CLIENTS: list[poplib.POP3] = []
@@ -33,11 +32,8 @@ BODIES = {
 @pytest.fixture(scope="module")
 def gateway() -> Iterator[Gateway]:
     """One gateway; each test takes users that no other test has."""
-    folder = Path(tempfile.mkdtemp(prefix="smarthost-test-", dir="/tmp"))
-    folder.chmod(0o755)
-    with Gateway(folder / "gateway", users=USERS) as running:
+    with temporary_gateway(users=USERS) as running:
         yield running
-    shutil.rmtree(folder, ignore_errors=True)
 
 
 @pytest.fixture

@@ -2,7 +2,6 @@
 
 import poplib
 import shutil
-import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -11,17 +10,15 @@ import pytest
 from tests.support.gateway import PASSWORD, Gateway
 from tests.support.imapwire import Wire, client_context
 from tests.support.process import wait_until
+from tests.support.raw import temporary_gateway
 
 USERS = ("erin@example.org", "frank@example.org", "grace@example.org")
 
 
 @pytest.fixture(scope="module")
 def gateway() -> Iterator[Gateway]:
-    folder = Path(tempfile.mkdtemp(prefix="smarthost-test-", dir="/tmp"))
-    folder.chmod(0o755)
-    with Gateway(folder / "gateway", users=USERS) as running:
+    with temporary_gateway(users=USERS) as running:
         yield running
-    shutil.rmtree(folder, ignore_errors=True)
 
 
 def mail(subject: str) -> bytes:

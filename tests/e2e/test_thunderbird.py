@@ -17,8 +17,8 @@ from typing import Self
 
 import pytest
 
-from gateway.defaults import write_certificate
 from tests.support.gateway import PASSWORD, Gateway
+from tests.support.imapmailbox import gateway_named_localhost
 from tests.support.process import missing, wait_until
 from tests.support.thunderbird import TIME, Thunderbird
 
@@ -100,15 +100,8 @@ class Both:
 
 @pytest.fixture(scope="module")
 def gateway() -> Iterator[Gateway]:
-    folder = Path(tempfile.mkdtemp(prefix="smarthost-test-", dir="/tmp"))
-    folder.chmod(0o755)
-    gateway = Gateway(folder / "gateway", users=("alice@example.org", "bob@example.org", "carol@example.org"))
-    for path in (gateway.folder / "tls").iterdir():
-        path.unlink()
-    write_certificate(gateway.folder / "tls", "localhost")
-    with gateway as running:
+    with gateway_named_localhost(("alice@example.org", "bob@example.org", "carol@example.org")) as running:
         yield running
-    shutil.rmtree(folder, ignore_errors=True)
 
 
 @contextmanager

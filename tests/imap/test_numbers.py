@@ -10,9 +10,9 @@ from pathlib import Path
 from gateway.core.mailflags import FLAGGED, SEEN
 from gateway.imap.numbers import Numbers, Together
 from gateway.imap.view import View
-from gateway.mailbox.index import Box, Changes
 from gateway.mailbox.rows import Rows
 from gateway.mailbox.store import OpenedBox
+from gateway.mailbox.values import Box, Changes
 from tests.support.imapsessions import Talk, literal, store_server
 
 BOX = Box(1, "INBOX", 1, 1, 1, "", 1)

@@ -2,7 +2,6 @@
 
 import os
 import shutil
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -13,9 +12,10 @@ from gateway.core.errors import StoreError
 from gateway.core.mailflags import DRAFT, FLAGGED, SEEN
 from gateway.mailbox import index as index_room
 from gateway.mailbox import maildir
-from gateway.mailbox.index import FlagChange
 from gateway.mailbox.store import MessageStore
+from gateway.mailbox.values import FlagChange
 from gateway.servers.summarised import open_store
+from tests.support.clock import settle
 
 BOB = "bob@example.org"
 LF = b"Subject: from elsewhere\n\nline one\nline two\n"
@@ -44,18 +44,6 @@ def rows(store: MessageStore, name: str = "INBOX") -> dict[int, int]:
     return dict(zip(found.uids, found.flags, strict=True))
 
 
-def settle(root: Path) -> None:
-    """The clock that folders' times are read from has gone on."""
-    before = root.parent / "tick"
-    at = time.time_ns()
-    while True:
-        before.touch()
-        if before.stat().st_mtime_ns > at + 25_000_000:
-            break
-        time.sleep(0.005)
-    before.unlink()
-
-
 def put(path: Path, octets: bytes = LF) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_bytes(octets)
@@ -68,7 +56,7 @@ def put(path: Path, octets: bytes = LF) -> Path:
 def test_a_message_that_another_program_brought(store: MessageStore, root: Path, place: str) -> None:
     first = append(store)
     assert rows(store) == {first: rows(store)[first]}
-    settle(root)
+    settle(root.parent)
     path = put(root / place)
     os.utime(path, (5000.0, 5000.0))
     flags = FLAGGED | SEEN if place.endswith("FS") else 0
@@ -80,7 +68,7 @@ def test_a_message_that_another_program_brought(store: MessageStore, root: Path,
     assert not path.exists()
     assert f",S={len(CRLF)},W={len(CRLF)},U=2:2," in message.file
     assert store.usage(BOB) == (2 * len(CRLF), 2)
-    settle(root)
+    settle(root.parent)
     assert len(rows(store)) == 2
     box = store.open_box(BOB, "INBOX", takes_recent=False).box
     assert b"from elsewhere" in store.details(BOB, box, [2]).found[2].envelope
@@ -90,12 +78,12 @@ def test_a_message_that_another_program_brought(store: MessageStore, root: Path,
 def test_flags_and_removals_of_another_program(store: MessageStore, root: Path) -> None:
     uids = [append(store, flags=SEEN) for _ in range(3)]
     before = store.open_box(BOB, "INBOX", takes_recent=False).rows
-    settle(root)
+    settle(root.parent)
     names = maildir.listing(root, "cur")
     paths = {maildir.uid_of(base): root / "cur" / name for base, name in names.items()}
     paths[uids[0]].rename(root / "cur" / paths[uids[0]].name.replace(":2,S", ":2,FS"))
     paths[uids[1]].unlink()
-    settle(root)
+    settle(root.parent)
     changes, _ = store.changes(
         BOB, store.open_box(BOB, "INBOX", takes_recent=False).box.id, before.modseq, takes_recent=False
     ) or (None, 0)
@@ -124,7 +112,7 @@ def test_nothing_is_listed_unless_another_program_changed_something(
     store: MessageStore, root: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     uids = [append(store) for _ in range(5)]
-    settle(root)
+    settle(root.parent)
     rows(store)
     store.open_box(BOB, "Work", takes_recent=False)
     listed: list[Path] = []
@@ -139,7 +127,7 @@ def test_nothing_is_listed_unless_another_program_changed_something(
     assert len(rows(store)) == 4
     assert len(rows(store, "Work")) == 2
     assert listed == []
-    settle(root)
+    settle(root.parent)
     put(root / "cur" / "1.x.y:2,")
     assert len(rows(store)) == 5
     assert listed
@@ -177,13 +165,13 @@ def test_a_folder_that_is_gone_may_come_back(store: MessageStore, root: Path) ->
     uids = [append(store, "Work") for _ in range(3)]
     before = rows(store, "Work")
     (root / ".Work").rename(root / ".Play")
-    settle(root)
+    settle(root.parent)
     assert len(rows(store, "Play" if "Play" in {box.name for box in store.boxes(BOB)[0]} else "")) == 3
     with pytest.raises(StoreError, match="gone"):
         append(store, "Work")
     assert list(rows(store, "Work")) == uids
     (root / ".Play").rename(root / ".Work")
-    settle(root)
+    settle(root.parent)
     store.boxes(BOB)
     assert len(rows(store, "Work")) == 3
     assert len(maildir.listing(root / ".Work", "cur")) == 3
@@ -198,11 +186,11 @@ def test_no_file_goes_because_its_folder_went_and_came_back(store: MessageStore,
     assert len(rows(store)) == 5
     for part in ("cur", "new", "tmp"):
         (root / part).mkdir(parents=True)
-    settle(root)
+    settle(root.parent)
     assert rows(store) == {}  # this is what another program did
     shutil.rmtree(root)
     (tmp_path / "aside").rename(root)
-    settle(root)
+    settle(root.parent)
     assert len(rows(store)) == 5
     assert len(maildir.listing(root, "cur")) == 5
 
@@ -211,7 +199,7 @@ def test_a_name_that_changes_while_it_is_listed_is_no_removal(
     store: MessageStore, root: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     uids = [append(store) for _ in range(3)]
-    settle(root)
+    settle(root.parent)
     rows(store)
     listing = maildir.listing
     (name, *_) = listing(root, "cur").values()
@@ -230,7 +218,7 @@ def test_a_name_that_changes_while_it_is_listed_is_no_removal(
     for _ in range(3):
         assert set(uids) <= set(rows(store))
     monkeypatch.undo()
-    settle(root)
+    settle(root.parent)
     assert set(uids) <= set(rows(store))
     assert name in maildir.listing(root, "cur").values()
 
@@ -257,7 +245,7 @@ def test_a_move_that_another_process_looks_at_is_one_message(
 
 def test_odd_names_and_folders_shut_nobody_out(store: MessageStore, root: Path) -> None:
     append(store)
-    settle(root)
+    settle(root.parent)
     rows(store)
     (name,) = maildir.listing(root, "cur").values()
     (root / "cur" / name).rename(root / "cur" / f"{name}S\udcff")
@@ -273,7 +261,7 @@ def test_a_message_restored_from_a_backup_is_there_again(store: MessageStore, ro
     (name,) = maildir.listing(root, "cur").values()
     kept = (root / "cur" / name).read_bytes()
     store.expunge(BOB, [uid])
-    settle(root)
+    settle(root.parent)
     put(root / "cur" / name, kept)
     assert list(rows(store)) == [uid + 1]
     (root / "cur" / "aside").mkdir()  # listing sees the restored message once

@@ -13,8 +13,9 @@ from gateway.core.errors import StoreError
 from gateway.core.mailflags import DELETED, FLAGGED, MAX_KEYWORDS, SEEN, names_of
 from gateway.mailbox import index as index_room
 from gateway.mailbox.boxes import BoxExists, BoxRefused, NoSuchBox
-from gateway.mailbox.index import Box, FlagChange, KeywordsFull
+from gateway.mailbox.index import KeywordsFull
 from gateway.mailbox.store import MessageStore
+from gateway.mailbox.values import Box, FlagChange
 from gateway.servers.summarised import open_store
 
 ALICE = "alice@example.org"

@@ -6,9 +6,9 @@ from pathlib import Path
 import pytest
 
 from gateway.core.mailflags import DELETED
-from gateway.mailbox.index import FlagChange
 from gateway.mailbox.quota import OverQuota, used
 from gateway.mailbox.store import MessageStore
+from gateway.mailbox.values import FlagChange
 from gateway.servers.summarised import open_store
 
 GINA = "gina@example.org"

@@ -10,8 +10,9 @@ import pytest
 
 from gateway.core.mailflags import FLAGGED, SEEN
 from gateway.mailbox import maildir, recovery
-from gateway.mailbox.index import FlagChange, Index
+from gateway.mailbox.index import Index
 from gateway.mailbox.store import MessageStore
+from gateway.mailbox.values import FlagChange
 from gateway.servers.summarised import open_store
 
 CAROL = "carol@example.org"

@@ -3,31 +3,24 @@
 import contextlib
 import imaplib
 import random
-import shutil
 import ssl
-import tempfile
 from collections.abc import Iterator, Sequence
-from pathlib import Path
 
 from gateway.defaults import write_certificate
 from tests.support.gateway import PASSWORD, Gateway
-from tests.support.process import wait_until
+from tests.support.process import temporary_folder, wait_until
 
 
 @contextlib.contextmanager
 def gateway_named_localhost(users: Sequence[str]) -> Iterator[Gateway]:
     """Runs with a certificate for `localhost`, since clients look at the name."""
-    folder = Path(tempfile.mkdtemp(prefix="smarthost-test-", dir="/tmp"))
-    folder.chmod(0o755)
-    try:
+    with temporary_folder() as folder:
         gateway = Gateway(folder / "gateway", users=users)
         for path in (gateway.folder / "tls").iterdir():
             path.unlink()
         write_certificate(gateway.folder / "tls", "localhost")
         with gateway as running:
             yield running
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
 
 
 def message(number: int) -> bytes:

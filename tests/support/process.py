@@ -12,8 +12,9 @@ import shutil
 import signal
 import socket
 import subprocess
+import tempfile
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -39,6 +40,17 @@ class DeadlineError(AssertionError):
 
 class StartError(AssertionError):
     """A program did not start, or ended before it was ready."""
+
+
+@contextlib.contextmanager
+def temporary_folder() -> Iterator[Path]:
+    """One that an unprivileged process can reach (pytest's own is closed to others), removed at the end."""
+    folder = Path(tempfile.mkdtemp(prefix="smarthost-test-", dir="/tmp"))
+    folder.chmod(0o755)
+    try:
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,12 +3,10 @@
 import json
 import os
 import re
-import shutil
 import signal
 import socket
 import sqlite3
 import ssl
-import tempfile
 import time
 from base64 import b64encode
 from collections.abc import Iterator
@@ -20,7 +18,7 @@ from typing import Self
 
 from gateway.storage.sqlite_trace import SqliteTrace
 from tests.support.gateway import PASSWORD, Gateway
-from tests.support.process import DeadlineError, wait_until
+from tests.support.process import DeadlineError, temporary_folder, wait_until
 
 DEADLINE_S = 10.0
 _ID = re.compile(r" \[([0-9A-HJKMNP-TV-Z]{16})\]$")
@@ -255,13 +253,8 @@ def trace_command(gateway: Gateway, answer: RawReply) -> str:
 @contextmanager
 def temporary_gateway(**options: object) -> Iterator[Gateway]:
     """A running gateway for a fixture of module scope."""
-    folder = Path(tempfile.mkdtemp(prefix="smarthost-test-", dir="/tmp"))
-    folder.chmod(0o755)
-    try:
-        with Gateway(folder / "gateway", **options) as gateway:  # type: ignore[arg-type]
-            yield gateway
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
+    with temporary_folder() as folder, Gateway(folder / "gateway", **options) as gateway:  # type: ignore[arg-type]
+        yield gateway
 
 
 @contextmanager

@@ -4,10 +4,8 @@ import email
 import email.policy
 import itertools
 import json
-import shutil
 import smtplib
 import sqlite3
-import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from email.message import Message
@@ -17,7 +15,7 @@ from gateway.defaults import write_certificate
 from gateway.demo.nameserver import NameServer
 
 from .gateway import Gateway
-from .process import free_port, wait_until
+from .process import free_port, temporary_folder, wait_until
 from .tlssink import TlsSink
 
 USERS = tuple(f"user{number}@example.org" for number in range(80))
@@ -61,13 +59,8 @@ def make_certificate(folder: Path, name: str) -> tuple[Path, Path]:
 @contextmanager
 def remote_world() -> Iterator[Remote]:
     """In a folder of its own, open to the gateway's user."""
-    folder = Path(tempfile.mkdtemp(prefix="smarthost-test-", dir="/tmp"))
-    folder.chmod(0o755)
-    try:
-        with NameServer() as dns:
-            yield Remote(folder, dns)
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
+    with temporary_folder() as folder, NameServer() as dns:
+        yield Remote(folder, dns)
 
 
 def send(
