@@ -5,6 +5,7 @@ import os
 import re
 import shutil
 from collections.abc import Iterator
+from operator import itemgetter
 from pathlib import Path
 
 import pytest
@@ -156,20 +157,21 @@ def test_dovecot_and_the_gateway_work_on_the_same_folders(gateway: Gateway, modu
         assert sorted(subject for _, _, subject in there.messages.values()) == ["0", "2", "3", "4"]
         with imaplib.IMAP4_SSL("127.0.0.1", dovecot.port, ssl_context=client_context(), timeout=15) as client:
             client.login(RIA, DOVECOT_PASSWORD)
-            client.select("INBOX")
-            client.store("1", "+FLAGS", "(\\Flagged)")
-            client.store("2", "+FLAGS", "(\\Deleted)")
-            client.expunge()
-            client.append("INBOX", "(\\Answered)", "", message("by dovecot"))
-            client.create("Made/There")
-            client.append("Made/There", "", "", message("elsewhere"))
-        wanted = sorted(
-            [({"\\Flagged"}, "0"), ({"\\Seen", "$Work"}, "3"), (set(), "4"), ({"\\Answered"}, "by dovecot")], key=str
-        )
+            said = [
+                client.select("INBOX"),
+                client.store("1", "+FLAGS", "(\\Flagged)"),
+                client.store("2", "+FLAGS", "(\\Deleted)"),
+                client.expunge(),
+                client.append("INBOX", "(\\Answered)", "", message("by dovecot")),
+                client.create("Made/There"),
+                client.append("Made/There", "", "", message("elsewhere")),
+            ]
+            assert [answer for answer, _ in said] == ["OK"] * len(said), (said, dovecot.log())
+        wanted = [({"\\Flagged"}, "0"), ({"\\Seen", "$Work"}, "3"), (set(), "4"), ({"\\Answered"}, "by dovecot")]
 
         def has_come() -> bool:
             found = [(set(flags), subject) for flags, _, subject in seen(gateway, RIA).messages.values()]
-            return sorted(found, key=str) == wanted
+            return sorted(found, key=itemgetter(1)) == wanted
 
         wait_until(has_come, 10, "what Dovecot did")
         with imaplib.IMAP4_SSL("127.0.0.1", gateway.ports["imaps"], ssl_context=client_context(), timeout=15) as client:
