@@ -181,10 +181,15 @@ def user_quota(address: str | None, size: str | None, config_path: Path, as_json
 def _quota(size: str) -> int | None:
     if size == "default":
         return None
+    if size == "none":
+        return 0
     try:
-        return 0 if size == "none" else parse_size(size)
+        octets = parse_size(size)
     except ValueError as error:
         fail(str(error), USAGE)
+    if not octets:
+        fail("no mail at all fits in 0: say none for any amount, or disable the account", USAGE)
+    return octets
 
 
 @user.command("passwd")

@@ -46,8 +46,11 @@ def faults(index: Index, root: Path, summarise: Callable[[bytes], Summarised] | 
             if index.has_messages(box.name):
                 yield Fault(f"{box.name}: its folder is gone", lambda box=box: _emptied(index, box))  # type: ignore[misc]
             continue
-        for name in maildir.listing(folder, "new").values():
-            yield Fault(f"{box.name}: new/{name} could not be taken in", None)
+        known = {message.file.partition(":")[0] for message in index.messages(box.id)}
+        left = [f"new/{name}" for name in maildir.listing(folder, "new").values()]
+        left += [f"cur/{name}" for base, name in maildir.listing(folder, "cur").items() if base not in known]
+        for name in sorted(left):
+            yield Fault(f"{box.name}: {name} could not be taken in", None)
         yield from _messages(index, box, folder)
         yield from _left(box, folder)
         if summarise is not None:

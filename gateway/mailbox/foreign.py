@@ -20,6 +20,7 @@ from gateway.mailbox.values import FlagChange, StoredMessage
 BATCH = 20  # messages that are taken in at once
 HIDDEN_S = 0.05  # what this program does in less hides a stranger's change in the middle until the next
 LOOK_S = 0.3
+MAX_TAKEN = 1 << 30  # octets of a message that is taken in
 MAX_FOLDERS = 2000  # of other programs that are looked at
 
 
@@ -134,6 +135,8 @@ class _Look:
         """Its line ends are mended, then it gets a UID and a name of ours; False when it cannot be read or is gone."""
         path = self._folder / part / name
         try:
+            if path.lstat().st_size > MAX_TAKEN:
+                return False  # told by `store check`
             size = maildir.mend_line_ends(path, self._folder)
             date = maildir.date_of(path)
         except OSError:

@@ -57,7 +57,7 @@ class Indexes:
             with seat.lock:
                 try:
                     yield self._current(account, seat)
-                except sqlite3.DatabaseError as error:
+                except (sqlite3.DatabaseError, UnicodeDecodeError) as error:
                     if is_corrupt(error):
                         self._rebuild(account, seat)
                     raise

@@ -21,6 +21,7 @@ from gateway.mailbox.index import Index
 from gateway.mailbox.schema import folder_lock, open_index
 from gateway.mailbox.values import StoredMessage
 
+KEPT = 3  # damaged indexes that stay, the newest
 ID_STEP = 100_000  # numbers of mailboxes go on this far beyond what the old index can have had
 
 
@@ -65,6 +66,8 @@ def rebuild(path: Path, inode: int | None = None) -> bool:
 
 
 def _remove(path: Path) -> None:
+    if path.is_dir():
+        maildir.remove_folder(path)
     for end in ("", "-wal", "-shm"):
         path.with_name(path.name + end).unlink(missing_ok=True)
 
@@ -81,6 +84,12 @@ def _replace(path: Path, new: Path) -> None:
             path.with_name(path.name + end).rename(kept.with_name(kept.name + end))
     new.replace(path)
     maildir.sync(path.parent)
+    for old in sorted(_kept(path), key=lambda each: each.name)[:-KEPT]:
+        _remove(old)
+
+
+def _kept(path: Path) -> list[Path]:
+    return [each for each in path.parent.glob(f"{path.name}.broken-*") if not each.name.endswith(("-wal", "-shm"))]
 
 
 # --- what the old one still tells ---------------------------------------------------------------------------------

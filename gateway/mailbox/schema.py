@@ -75,9 +75,13 @@ CREATE TABLE doomed(box INTEGER NOT NULL, file TEXT NOT NULL, PRIMARY KEY(box, f
 _STEPS = {0: _BOX + _REST, 1: _FROM_1, 2: _FROM_2}
 
 
+class IndexTooNew(StoreError):
+    """A newer program made it. For operators: the text names the file."""
+
+
 def open_index(path: Path, first_id: int = 0, *, is_alone: bool = False) -> sqlite3.Connection:
     """Made or migrated if need be. first_id: above which a new one numbers its mailboxes; 0: by the time. is_alone: who
-    calls has the folder's lock. Raises StoreError for one of a newer program.
+    calls has the folder's lock. Raises IndexTooNew.
     """
     connection = sqlite3.connect(path, isolation_level=None, check_same_thread=False, timeout=30.0)
     try:
@@ -86,7 +90,7 @@ def open_index(path: Path, first_id: int = 0, *, is_alone: bool = False) -> sqli
         connection.execute("PRAGMA synchronous=FULL")
         version = connection.execute("PRAGMA user_version").fetchone()[0]
         if version > SCHEMA_VERSION:
-            raise StoreError(f"{path}: schema version {version} is newer than this program's {SCHEMA_VERSION}")
+            raise IndexTooNew(f"{path}: schema version {version} is newer than this program's {SCHEMA_VERSION}")
         if version < SCHEMA_VERSION:
             _prepare(connection, first_id)
     except BaseException:
@@ -147,6 +151,8 @@ _ODD = ("Could not decode to UTF-8", "no such table", "no such column")
 
 def is_corrupt(error: BaseException) -> bool:
     """The file is no index any more: no wish can be granted before it is rebuilt."""
+    if isinstance(error, UnicodeDecodeError):
+        return True
     code = getattr(error, "sqlite_errorcode", None)
     if code is not None and code & 0xFF in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB):
         return True

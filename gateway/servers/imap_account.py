@@ -14,6 +14,7 @@ from gateway.imap.wire import Literal
 from gateway.mailbox.boxes import BoxExists, BoxStatus, NoSuchBox
 from gateway.mailbox.maildir import LATEST, with_crlf
 from gateway.mailbox.quota import OverQuota
+from gateway.mailbox.schema import IndexTooNew
 from gateway.mailbox.store import OpenedBox
 from gateway.mailbox.values import Batch, Box, Changes, Details, FlagChange
 from gateway.servers.store_listener import StoreServer
@@ -44,6 +45,9 @@ class StoreAccount:
             raise ports.Gone from error
         except OverQuota as error:
             raise ports.NoRoom from error
+        except IndexTooNew as error:
+            _log.error("store failed", account=self._account, exc_info=error)
+            raise ports.Unavailable from error
         except StoreError as error:
             raise ports.NotDone(str(error)) from error
         except (sqlite3.Error, OSError) as error:

@@ -225,13 +225,13 @@ class _Dialogue:
         return parse_mailbox(f"postmaster@{min(self._directory.local_domains, default='localhost')}")
 
     def _accounts(self, mailbox: Mailbox) -> tuple[str, ...] | Reply:
-        targets = self._directory.expand(mailbox) if self._directory.is_local(mailbox.domain) else ()
-        if not targets:
-            return NOBODY
-        accounts = [self._directory.account_of(parse_mailbox(target)) for target in targets]
-        if not all(accounts):
+        named = self._directory.expand(mailbox) if self._directory.is_local(mailbox.domain) else ()
+        targets = [parse_mailbox(target) for target in named]
+        if not all(self._directory.is_local(target.domain) for target in targets):
             return ELSEWHERE
-        return tuple(dict.fromkeys(account for account in accounts if account is not None))
+        accounts = [self._directory.account_of(target) for target in targets]
+        found = tuple(dict.fromkeys(account for account in accounts if account is not None))
+        return found or NOBODY
 
     # --- data -----------------------------------------------------------------------------------------------------
 

@@ -86,6 +86,6 @@ def test_the_operator_sees_and_sets_limits(gateway: Gateway) -> None:
         user, "0", "kB", "5.0", "GB", "0",
     ]  # fmt: skip
     assert "none" in gateway.cli("user", "quota", user, "none").expect().stdout
-    for size in ("many", "-1", "5XB"):
+    for size in ("many", "-1", "5XB", "0"):
         assert gateway.cli("user", "quota", user, size).code == 2
     assert gateway.cli("user", "quota", "nobody@example.org").code == 1

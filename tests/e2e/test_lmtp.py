@@ -31,9 +31,12 @@ def port() -> int:
 @pytest.fixture(scope="module")
 def gateway(module_folder: Path, port: int) -> Iterator[Gateway]:
     settings = {"listen": {"lmtp": [f"127.0.0.1:{port}"]}, "limits": {"free_space": 0, "size": "1MB"}}
-    with Gateway(module_folder / "gateway", users=(LEO, MIA, NINA), settings=settings) as running:
+    with Gateway(module_folder / "gateway", users=(LEO, MIA, NINA, "gone@example.org"), settings=settings) as running:
         running.cli("alias", "add", "both@example.org", LEO, MIA).expect()
         running.cli("alias", "add", "away@example.org", "x@elsewhere.test").expect()
+        running.cli("alias", "add", "past@example.org", "gone@example.org").expect()
+        running.cli("alias", "add", "mixed@example.org", "gone@example.org", MIA).expect()
+        running.cli("user", "delete", "gone@example.org").expect()
         running.cli("user", "quota", NINA, "1KB").expect()
         yield running
 
@@ -56,6 +59,14 @@ def test_each_recipient_is_answered(gateway: Gateway, port: int) -> None:
         b"Return-Path: <a@elsewhere.test>\r\nDelivered-To: both@example.org\r\nReceived: from mta.test"
     )
     assert b"with LMTP id" in mail
+
+
+def test_an_alias_leads_to_whom_there_is(gateway: Gateway, port: int) -> None:
+    before = len(gateway.mails(MIA))
+    with smtplib.LMTP("127.0.0.1", port, "mta.test") as client:
+        refused = client.sendmail("a@elsewhere.test", ["mixed@example.org", "past@example.org"], MESSAGE)
+    assert refused == {"past@example.org": (550, b"5.1.1 No such mailbox here")}
+    assert len(gateway.mails(MIA)) == before + 1
 
 
 def test_a_session_by_hand(gateway: Gateway, port: int) -> None:

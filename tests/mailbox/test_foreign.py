@@ -12,9 +12,11 @@ from gateway.core.errors import StoreError
 from gateway.core.mailflags import DRAFT, FLAGGED, SEEN
 from gateway.mailbox import index as index_room
 from gateway.mailbox import maildir
+from gateway.mailbox.foreign import MAX_TAKEN
+from gateway.mailbox.maintenance import Maintenance
 from gateway.mailbox.store import MessageStore
 from gateway.mailbox.values import FlagChange
-from gateway.servers.summarised import open_store
+from gateway.servers.summarised import open_store, summarised
 from tests.support.clock import settle
 
 BOB = "bob@example.org"
@@ -149,6 +151,19 @@ def test_links_folders_and_hidden_files_are_left_alone(store: MessageStore, root
     os.mkfifo(root / "cur" / "fifo")
     assert rows(store) == {}
     assert secret.read_bytes() == b"not mail"
+
+
+def test_a_file_too_large_for_a_message_is_left_and_told(store: MessageStore, root: Path) -> None:
+    append(store)
+    settle(root.parent)
+    for place in ("new/1.M1P1.host", "cur/2.M1P1.host:2,S"):
+        os.truncate(put(root / place), MAX_TAKEN + 1)
+    put(root / "new" / "3.M1P1.host")
+    assert len(rows(store)) == 2
+    found = Maintenance(root.parent.parent.parent, summarised).check(BOB, mends=True, is_deep=True)
+    assert [text.partition(" could not")[0] for text in found] == [
+        "INBOX: cur/2.M1P1.host:2,S", "INBOX: new/1.M1P1.host",
+    ]  # fmt: skip
 
 
 def test_mailboxes_of_another_program(store: MessageStore, root: Path) -> None:

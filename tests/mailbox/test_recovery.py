@@ -11,6 +11,7 @@ import pytest
 from gateway.core.mailflags import FLAGGED, SEEN
 from gateway.mailbox import maildir, recovery
 from gateway.mailbox.index import Index
+from gateway.mailbox.schema import IndexTooNew
 from gateway.mailbox.store import MessageStore
 from gateway.mailbox.values import FlagChange
 from gateway.servers.summarised import open_store
@@ -69,14 +70,22 @@ def overwrite_most(path: Path) -> None:
     path.write_bytes(octets[:4096] + b"\xff" * (len(octets) - 4096))
 
 
-@pytest.mark.parametrize("damage", [overwrite_all, overwrite_header, overwrite_most])
+def break_a_name(path: Path) -> None:
+    """SQLite's complaint of it is no UTF-8."""
+    with closing(sqlite3.connect(path)) as connection:
+        connection.execute("PRAGMA writable_schema=ON")
+        connection.execute("UPDATE sqlite_master SET sql=CAST(x'43524541544520ff' AS TEXT) WHERE name='subscription'")
+        connection.commit()
+
+
+@pytest.mark.parametrize("damage", [overwrite_all, overwrite_header, overwrite_most, break_a_name])
 def test_a_damaged_index_is_made_anew_from_the_files(
     store: MessageStore, tmp_path: Path, path: Path, damage: Callable[[Path], None]
 ) -> None:
     before = store.open_box(CAROL, "INBOX", takes_recent=False).box
     store.close()
     damage(path)
-    with pytest.raises(sqlite3.DatabaseError):
+    with pytest.raises((sqlite3.DatabaseError, UnicodeDecodeError)):
         use(store)
     found = contents(store)
     assert {uid: flags for uid, (flags, _) in found.items() if uid <= 5} == {1: 0, 2: SEEN | FLAGGED, 4: 0, 5: 0}
@@ -129,6 +138,27 @@ def test_who_comes_second_leaves_it(store: MessageStore, path: Path) -> None:
     assert recovery.rebuild(path, inode)
     assert not recovery.rebuild(path, inode)
     assert len(list(path.parent.glob("index.db.broken-*[!lm]"))) == 1
+
+
+def test_the_newest_damaged_indexes_stay(store: MessageStore, path: Path) -> None:
+    for number in range(7):
+        broken = path.with_name(f"index.db.broken-100000000{number}-ab")
+        broken.write_bytes(b"x")
+        broken.with_name(f"{broken.name}-wal").write_bytes(b"x")
+    recovery.rebuild(path)
+    kept = sorted(each.name for each in path.parent.glob("index.db.broken-*[!lm]"))
+    assert kept[:2] == ["index.db.broken-1000000005-ab", "index.db.broken-1000000006-ab"]
+    assert len(kept) == 3
+    assert sorted(each.name for each in path.parent.glob("index.db.broken-1000*-wal")) == [f"{n}-wal" for n in kept[:2]]
+
+
+def test_an_index_of_a_newer_program_is_left_alone(store: MessageStore, path: Path) -> None:
+    store.close()
+    with closing(sqlite3.connect(path)) as connection:
+        connection.execute("PRAGMA user_version=99")
+    with pytest.raises(IndexTooNew, match="99 is newer"):
+        contents(store)
+    assert not list(path.parent.glob("index.db.broken-*"))
 
 
 def test_an_index_that_was_replaced_takes_no_more(store: MessageStore, path: Path) -> None:
