@@ -1,10 +1,11 @@
 """SEARCH, carried out: as little is read of messages as the keys need."""
 
+from bisect import bisect_left
 from collections.abc import Iterator, Mapping, Sequence
 
 from gateway.imap.command import Both, ChangedSince, Either, Not, Search, SearchKey
-from gateway.imap.ports import Account, Details, Gone
-from gateway.imap.search import QUICK, Candidate, Searcher, needs
+from gateway.imap.ports import SEARCHED, Account, Details, Gone
+from gateway.imap.search import QUICK, Candidate, Searcher, needs, texts_in
 from gateway.imap.texts import MAX_TEXT
 from gateway.imap.view import View, set_of
 from gateway.imap.wire import string
@@ -33,12 +34,27 @@ class Finder:
 
     async def found(self, command: Search) -> list[int]:
         """Places, from 0."""
-        searcher, key = Searcher(self._view), command.key
-        places: list[int] = []
-        for first in range(0, len(self._view), STRETCH):
-            places += searcher.narrowed(key, range(first, min(first + STRETCH, len(self._view))))
+        key, view = command.key, self._view
+        texts = [each for each in dict.fromkeys(texts_in(key)) if each.where in SEARCHED]
+        if not texts:
+            return await self._among(Searcher(view, {}), key, range(len(view)))
+        wanted = [(each.where, each.text.lower()) for each in texts]
+        while (searched := await self._account.search(view.box, wanted)) is None:
             await self._account.rest()
-        wanted = needs(key)
+        mark = bisect_left(view.uids, searched.mark)
+        told = {each: dict.fromkeys(uids) for each, uids in zip(texts, searched.found, strict=True)}
+        doubtful = [at for at in range(mark) if view.uids[at] in searched.doubtful] if searched.doubtful else []
+        places = {*await self._among(Searcher(view, told), key, range(mark))}.difference(doubtful)
+        places.update(await self._among(Searcher(view, {}), key, [*doubtful, *range(mark, len(view))]))
+        return sorted(places)
+
+    async def _among(self, searcher: Searcher, key: SearchKey, among: Sequence[int]) -> list[int]:
+        """Those of these places, in order."""
+        places: list[int] = []
+        for first in range(0, len(among), STRETCH):
+            places += searcher.narrowed(key, among[first : first + STRETCH])
+            await self._account.rest()
+        wanted = needs(key, searcher.told)
         if wanted == QUICK:
             return places
         out: list[int] = []

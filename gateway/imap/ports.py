@@ -102,6 +102,19 @@ class Batch(Protocol):
     def count(self) -> int: ...
 
 
+class Searched(Protocol):
+    """UIDs. found: for each that was wanted, in order; doubtful: those that have to be looked at themselves; mark: all
+    from here on, too.
+    """
+
+    @property
+    def found(self) -> Sequence[Sequence[int]]: ...
+    @property
+    def doubtful(self) -> frozenset[int]: ...
+    @property
+    def mark(self) -> int: ...
+
+
 class BoxStatus(Protocol):
     @property
     def box(self) -> Box: ...
@@ -115,6 +128,9 @@ class BoxStatus(Protocol):
     def recent(self) -> int: ...
     @property
     def octets(self) -> int: ...
+
+
+SEARCHED = frozenset({"subject", "from", "to", "cc", "bcc"})  # fields that `Account.search` knows
 
 
 class NoMailbox(Exception):
@@ -181,6 +197,11 @@ class Account(Protocol):
 
     async def read_many(self, box: Box, pieces: Sequence[tuple[Details, int, int]]) -> Sequence[bytes | None]:
         """The same of several messages: from which octet on, and how many; None: that message is gone."""
+
+    async def search(self, box: Box, wanted: Sequence[tuple[str, str]]) -> Searched | None:
+        """wanted: names of SEARCHED and texts, in lower case; "" for that the field is there. None: it was prepared a
+        little further; ask again.
+        """
 
     async def append(self, name: str, message: Literal, flags: Sequence[str], date: datetime) -> tuple[int, int]:
         """UIDVALIDITY and UID. Raises NotDone, NoRoom."""

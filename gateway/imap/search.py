@@ -5,7 +5,7 @@ Texts are compared as people read them: decoded, in lower case, without a look a
 
 import time
 from bisect import bisect_right
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, date, datetime
 from email.utils import parsedate_to_datetime
@@ -50,9 +50,27 @@ class Candidate:
         return self._texts
 
 
-def needs(key: SearchKey) -> frozenset[str]:
+Told = Mapping[HasText, Mapping[int, None]]  # UIDs that have a text, in order
+
+
+def texts_in(key: SearchKey) -> list[HasText]:
+    match key:
+        case HasText():
+            return [key]
+        case Not(key=inner):
+            return texts_in(inner)
+        case Either(one=one, other=other):
+            return texts_in(one) + texts_in(other)
+        case Both(keys=keys):
+            return [each for inner in keys for each in texts_in(inner)]
+    return []
+
+
+def needs(key: SearchKey, told: Told) -> frozenset[str]:
     """Fields of Details; "file": the message's octets too."""
     match key:
+        case HasText() if key in told:
+            return QUICK
         case All() | HasFlag() | InSet() | ChangedSince():
             return QUICK
         case HasSize():
@@ -66,18 +84,19 @@ def needs(key: SearchKey) -> frozenset[str]:
         case OnDay() | HasText():
             return frozenset({"header"})
         case Not(key=inner):
-            return needs(inner)
+            return needs(inner, told)
         case Either(one=one, other=other):
-            return needs(one) | needs(other)
+            return needs(one, told) | needs(other, told)
         case Both(keys=keys):
-            return QUICK.union(*map(needs, keys))
+            return QUICK.union(*(needs(each, told) for each in keys))
 
 
 class Searcher:
-    """Over one view. A number that there is not matches nothing."""
+    """Over one view. A number that there is not matches nothing. told: of texts that are known already."""
 
-    def __init__(self, view: View) -> None:
+    def __init__(self, view: View, told: Told) -> None:
         self._view = view
+        self.told = told
         self._bits = {word.lower(): 1 << bit for bit, word in view.keywords.items()} | {
             name.lower(): bit for name, bit in SYSTEM.items()
         }
@@ -100,10 +119,12 @@ class Searcher:
             case ChangedSince(modseq=modseq):
                 modseqs = view.modseqs
                 return [at for at in places if modseqs[at] >= modseq]
+            case HasText() if key in self.told:
+                return self._with_text(self.told[key], places)
             case Both(keys=keys):
                 for each in keys:
                     places = self.narrowed(each, places)
-            case Not(key=inner) if needs(inner) == QUICK:
+            case Not(key=inner) if needs(inner, self.told) == QUICK:
                 out = set(self.narrowed(inner, places))
                 return [at for at in places if at not in out]
             case Either(one=one, other=other):
@@ -124,6 +145,13 @@ class Searcher:
             if (found := bisect_right(spans, (at, len(self._view) + 1))) and at < spans[found - 1][1]
         ]
 
+    def _with_text(self, told: Mapping[int, None], places: Sequence[int]) -> list[int]:
+        if isinstance(places, range) and len(told) < len(places):
+            numbers = map(self._view.number, told)
+            return [number - 1 for number in numbers if number is not None and number - 1 in places]
+        uids = self._view.uids
+        return [at for at in places if uids[at] in told]
+
     def matches(self, key: SearchKey, candidate: Candidate) -> bool:
         """With what `needs` says at hand."""
         match key:
@@ -135,7 +163,7 @@ class Searcher:
                 return age >= seconds if is_older else age <= seconds
             case OnDay():
                 return _is_on(key, candidate)
-            case HasText():
+            case HasText() if key not in self.told:
                 return _has_text(key, candidate)
             case Not(key=inner):
                 return not self.matches(inner, candidate)

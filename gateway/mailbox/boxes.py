@@ -106,7 +106,7 @@ def delete(index: Index, name: str) -> Box:
 
 def forget(index: Index, box: int) -> None:
     """All that is known of what was in it. Within a change."""
-    for table in ("meta", "keyword", "expunged", "doomed", "msg"):
+    for table in ("meta", "heading", "keyword", "expunged", "doomed", "msg"):
         index.connection.execute(f"DELETE FROM {table} WHERE box = ?", [box])  # noqa: S608  # a constant
 
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from gateway.core.foldernames import INBOX, folder_name, name_of_folder
-from gateway.mailbox import boxes, foreign, maildir
+from gateway.mailbox import boxes, foreign, headings, maildir
 from gateway.mailbox.index import Index
 from gateway.mailbox.values import MAX_SUMMARISED, Box, Summarised
 
@@ -90,13 +90,14 @@ def _messages(index: Index, box: Box, folder: Path) -> Iterator[Fault]:
         if size != message.size:
             text = f"{box.name}: message {message.uid} has {size} octets in its file, {message.size} were stored"
             yield Fault(text, lambda path=path, uid=message.uid: _replaced(index, box, path, uid))  # type: ignore[misc]
-    orphans = "FROM meta WHERE box = ? AND uid NOT IN (SELECT uid FROM msg WHERE msg.box = meta.box)"
-    (count,) = execute(f"SELECT count(*) {orphans}", [box.id]).fetchone()  # a constant
-    if count:
-        yield Fault(
-            f"{box.name}: {count} summaries of messages that are not there",
-            lambda: execute(f"DELETE {orphans}", [box.id]),  # a constant
-        )
+    for table, what in (("meta", "summaries"), ("heading", "headings")):
+        orphans = f"FROM {table} WHERE box = ? AND uid NOT IN (SELECT uid FROM msg WHERE msg.box = {table}.box)"  # noqa: S608  # constants
+        (count,) = execute(f"SELECT count(*) {orphans}", [box.id]).fetchone()
+        if count:
+            yield Fault(
+                f"{box.name}: {count} {what} of messages that are not there",
+                lambda orphans=orphans: execute(f"DELETE {orphans}", [box.id]),  # type: ignore[misc]
+            )
 
 
 def _replaced(index: Index, box: Box, path: Path, uid: int) -> None:
@@ -124,8 +125,13 @@ def _summaries(index: Index, box: Box, folder: Path, summarise: Callable[[bytes]
         ):  # fmt: skip
             yield Fault(
                 f"{box.name}: message {message.uid}: what is kept of it is not what its file says",
-                lambda uid=message.uid, fresh=fresh: index.tell(box.id, uid, fresh),  # type: ignore[misc]
+                lambda uid=message.uid, fresh=fresh: _told(index, box, uid, fresh),  # type: ignore[misc]
             )
+
+
+def _told(index: Index, box: Box, uid: int, fresh: Summarised) -> None:
+    index.tell(box.id, uid, fresh)
+    headings.forget(index, box.id)
 
 
 def _emptied(index: Index, box: Box) -> None:

@@ -367,7 +367,8 @@ class Index:
             return [], []
         rows.sort()
         modseq = self.next_modseq(box)
-        execute(f"DELETE FROM meta WHERE box = ? AND {among}", [box, *values])  # noqa: S608  # a constant
+        for table in ("meta", "heading"):
+            execute(f"DELETE FROM {table} WHERE box = ? AND {among}", [box, *values])  # noqa: S608  # constants
         self._connection.executemany(
             "INSERT OR REPLACE INTO expunged(box, uid, modseq) VALUES(?, ?, ?)",
             [(box, uid, modseq) for uid, _, _ in rows],

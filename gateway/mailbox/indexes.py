@@ -10,10 +10,12 @@ from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
 
+from gateway.core.foldernames import folder_name
 from gateway.mailbox import maildir, recovery
 from gateway.mailbox.index import Index
 from gateway.mailbox.rows import Rows
 from gateway.mailbox.schema import is_corrupt
+from gateway.mailbox.values import Box
 
 MAX_OPEN = 64  # indexes kept open
 
@@ -64,6 +66,18 @@ class Indexes:
         finally:
             with self._table:
                 seat.users -= 1
+
+    def folder(self, account: str, name: str) -> Path:
+        """Of a mailbox."""
+        return folder_of(self._root, account) / "Maildir" / folder_name(name)
+
+    def folder_now(self, account: str, box: Box) -> Path:
+        """Another session may have renamed it. Raises FileNotFoundError when it is gone."""
+        with self.use(account) as opened:
+            name = opened.index.name_of(box.id)
+        if name is None:
+            raise FileNotFoundError(f"mailbox {box.name} is gone")
+        return self.folder(account, name)
 
     def __len__(self) -> int:
         return len(self._seats)

@@ -4,7 +4,7 @@ Numbers of mailboxes are never given twice: a session may still have a deleted o
 What was expunged up to the modseq `forgotten` is not remembered any more. Flags are a number: bits 0 to 4 are the
 system flags, the others keywords of the mailbox, by its table `keyword`. looked, looked_new: times (ns) that the
 folders cur and new had when all that is in them was known (`foreign`). doomed: files, by what stands before their
-flags, that this program is about to remove.
+flags, that this program is about to remove. heading: what `headings` keeps, of messages below the mailbox's `headed`.
 """
 
 import fcntl
@@ -18,7 +18,7 @@ from pathlib import Path
 from gateway.core.errors import StoreError
 from gateway.core.foldernames import INBOX
 
-SCHEMA_VERSION = 3
+SCHEMA_VERSION = 4
 # A new user's mailboxes, and what each is for (RFC 6154).
 MADE = (
     (INBOX, ""), ("Archive", "\\Archive"), ("Drafts", "\\Drafts"), ("Junk", "\\Junk"), ("Sent", "\\Sent"),
@@ -29,7 +29,7 @@ _BOX = """
 CREATE TABLE box(id INTEGER PRIMARY KEY AUTOINCREMENT, name TEXT NOT NULL UNIQUE, uidvalidity INTEGER NOT NULL,
     uidnext INTEGER NOT NULL DEFAULT 1, modseq INTEGER NOT NULL DEFAULT 1, special TEXT NOT NULL DEFAULT '',
     recent INTEGER NOT NULL DEFAULT 1, forgotten INTEGER NOT NULL DEFAULT 0, looked INTEGER NOT NULL DEFAULT 0,
-    looked_new INTEGER NOT NULL DEFAULT 0);
+    looked_new INTEGER NOT NULL DEFAULT 0, headed INTEGER NOT NULL DEFAULT 1);
 CREATE TABLE msg(box INTEGER NOT NULL REFERENCES box(id), uid INTEGER NOT NULL, modseq INTEGER NOT NULL,
     flags INTEGER NOT NULL DEFAULT 0, size INTEGER NOT NULL, idate REAL NOT NULL, savedate REAL NOT NULL,
     file TEXT NOT NULL, emailid TEXT NOT NULL, PRIMARY KEY(box, uid)) WITHOUT ROWID;
@@ -41,6 +41,11 @@ CREATE TABLE keyword(box INTEGER NOT NULL, bit INTEGER NOT NULL, word TEXT NOT N
 CREATE TABLE subscription(name TEXT PRIMARY KEY) WITHOUT ROWID;
 CREATE TABLE last(validity INTEGER NOT NULL);
 CREATE TABLE doomed(box INTEGER NOT NULL, file TEXT NOT NULL, PRIMARY KEY(box, file)) WITHOUT ROWID;
+"""
+_HEADING = """
+CREATE TABLE heading(box INTEGER NOT NULL, uid INTEGER NOT NULL, is_whole INTEGER NOT NULL, subject BLOB, sender BLOB,
+    recipient BLOB, cc BLOB, bcc BLOB, PRIMARY KEY(box, uid)) WITHOUT ROWID;
+CREATE INDEX heading_doubtful ON heading(box, uid) WHERE NOT is_whole;
 """
 _REST = """
 CREATE TABLE expunged(box INTEGER NOT NULL, uid INTEGER NOT NULL, modseq INTEGER NOT NULL,
@@ -72,7 +77,8 @@ ALTER TABLE box ADD COLUMN looked_new INTEGER NOT NULL DEFAULT 0;
 ALTER TABLE quota ADD COLUMN warned INTEGER NOT NULL DEFAULT 0;
 CREATE TABLE doomed(box INTEGER NOT NULL, file TEXT NOT NULL, PRIMARY KEY(box, file)) WITHOUT ROWID;
 """
-_STEPS = {0: _BOX + _REST, 1: _FROM_1, 2: _FROM_2}
+_FROM_3 = "ALTER TABLE box ADD COLUMN headed INTEGER NOT NULL DEFAULT 1;" + _HEADING
+_STEPS = {0: _BOX + _HEADING + _REST, 1: _FROM_1 + _HEADING, 2: _FROM_2 + _FROM_3, 3: _FROM_3}
 
 
 class IndexTooNew(StoreError):

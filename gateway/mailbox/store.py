@@ -7,14 +7,13 @@ All calls block: they belong in a small pool, never on an event loop.
 
 import sqlite3
 import time
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO
 
 from gateway.core.errors import StoreError
-from gateway.core.foldernames import INBOX, folder_name
+from gateway.core.foldernames import INBOX
 from gateway.core.mailflags import letters_of
 from gateway.mailbox import arriving, boxes, foreign, maildir
 from gateway.mailbox.arriving import Wish
@@ -24,25 +23,19 @@ from gateway.mailbox.index import Index
 from gateway.mailbox.indexes import Indexes, folder_of
 from gateway.mailbox.maildir import Written
 from gateway.mailbox.quota import Quotas, make_room
+from gateway.mailbox.reading import Reading
 from gateway.mailbox.rows import Rows
 from gateway.mailbox.schema import is_io_error
 from gateway.mailbox.traces import Traces
 from gateway.mailbox.values import (
-    FIELDS,
     MAX_SUMMARISED,
-    STORED,
-    Batch,
     Box,
     Changes,
-    Details,
     FlagChange,
     StoredMessage,
+    Summarise,
     Summarised,
 )
-
-TOLD = 50  # messages whose summaries are kept together
-
-Summarise = Callable[[bytes], Summarised]
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,6 +60,7 @@ class MessageStore:
         self._summarise = summarise
         self._quotas = quotas
         self._indexes = Indexes(root, on_rebuild)
+        self.reading = Reading(self._indexes, summarise)
 
     # --- messages come --------------------------------------------------------------------------------------------
 
@@ -172,7 +166,7 @@ class MessageStore:
             name = index.name_of(box)
             if name is None:
                 return None
-            self._look_at(index, box, self._folder_of(account, name))
+            self._look_at(index, box, self._indexes.folder(account, name))
             found = index.changes(box, since)
             if found is None:
                 return None
@@ -180,7 +174,7 @@ class MessageStore:
             return found, index.take_recent(box, found.uidnext) if is_asked else found.uidnext
 
     def _look(self, account: str, index: Index, box: Box) -> bool:
-        return self._look_at(index, box.id, self._folder_of(account, box.name))
+        return self._look_at(index, box.id, self._indexes.folder(account, box.name))
 
     def _look_at(self, index: Index, box: int, folder: Path) -> bool:
         """Takes in what other programs did to a mailbox's folder; True if they did anything."""
@@ -193,54 +187,6 @@ class MessageStore:
     def keywords(self, account: str, box: int) -> dict[int, str]:
         with self._indexes.use(account) as opened:
             return opened.index.keywords(box)
-
-    def details(self, account: str, box: Box, uids: Sequence[int], wanted: Collection[str] = FIELDS) -> Batch:
-        """Of those that are there; what is not worked out yet is now. uids: in order; wanted: of FIELDS."""
-        with self._indexes.use(account) as opened:
-            batch = opened.index.details(box.id, uids, wanted)
-        missing = [uid for uid in uids[: batch.count] if uid not in batch.found]
-        if missing and not {*wanted} <= {*STORED}:
-            for start in range(0, len(missing), TOLD):
-                self._tell(account, box, missing[start : start + TOLD])
-            with self._indexes.use(account) as opened:
-                batch = opened.index.details(box.id, uids, wanted)
-        return batch
-
-    def _tell(self, account: str, box: Box, uids: Sequence[int]) -> None:
-        with self._indexes.use(account) as opened:
-            messages = [message for uid in uids if (message := opened.index.message(box.id, uid)) is not None]
-        told = []
-        for message in messages:
-            with suppress(FileNotFoundError), self.open_message(account, message, box) as file:
-                told.append((message.uid, self._summarise(file.read(MAX_SUMMARISED))))
-        with self._indexes.use(account) as opened:
-            index = opened.index
-            with index.note():
-                for uid, summary in told:
-                    if index.message(box.id, uid) is not None:
-                        index.tell(box.id, uid, summary)
-
-    def open_message(self, account: str, message: "StoredMessage | Details", box: Box | None = None) -> BinaryIO:
-        """Without a box, of INBOX. Raises FileNotFoundError when another session removed it."""
-        folder = self._folder_of(account, INBOX) if box is None else self._folder_now(account, box)
-        try:
-            return (folder / "cur" / message.file).open("rb")
-        except FileNotFoundError:
-            path = maildir.find(folder, message.file)
-            if path is None:
-                raise
-            return path.open("rb")
-
-    def read_many(self, account: str, box: Box, pieces: Iterable[tuple[Details, int, int]]) -> list[bytes | None]:
-        """Of messages: from which octet on, and how many. None: another session removed the message."""
-        folder = self._folder_now(account, box)
-        found: list[bytes | None] = []
-        for message, start, size in pieces:
-            try:
-                found.append(maildir.read(folder, message.file, start, size))
-            except FileNotFoundError:
-                found.append(None)
-        return found
 
     def usage(self, account: str) -> tuple[int, int]:
         """Octets and messages."""
@@ -269,7 +215,7 @@ class MessageStore:
                 bits = index.keyword_bits(box.id, keywords, create=change.how >= 0)
                 whole = FlagChange(change.how, change.flags | bits)
                 changed, conflicts, files = index.set_flags(box.id, uids, whole, unchanged_since)
-                folder = self._folder_of(account, index.name_of(box.id) or box.name)
+                folder = self._indexes.folder(account, index.name_of(box.id) or box.name)
                 with foreign.ours(index, box.id, folder):
                     self._rename_files(index, box, folder, changed, dict(files))
         return changed, conflicts
@@ -310,7 +256,7 @@ class MessageStore:
         if not files:
             return
         with suppress(OSError, sqlite3.Error), index.note():
-            folder = self._folder_of(account, index.name_of(box.id) or box.name)
+            folder = self._indexes.folder(account, index.name_of(box.id) or box.name)
             with foreign.ours(index, box.id, folder):
                 for file in files:
                     maildir.remove(folder, file)
@@ -320,7 +266,7 @@ class MessageStore:
         self, account: str, box: Box, uids: Sequence[int], target: str, *, moves: bool
     ) -> tuple[int, list[tuple[int, int]]]:
         """The target's UIDVALIDITY, and each message's UID here and there. All or none. Raises NoSuchBox."""
-        source = self._folder_now(account, box)
+        source = self._indexes.folder_now(account, box)
         made: list[tuple[str, str]] = []
         try:
             with self._indexes.use(account) as opened:
@@ -369,7 +315,7 @@ class MessageStore:
 
     def files(self, account: str, box: Box, uids: Sequence[int]) -> list[Path]:
         """Of messages that are there."""
-        folder = self._folder_now(account, box) / "cur"
+        folder = self._indexes.folder_now(account, box) / "cur"
         with self._indexes.use(account) as opened:
             found = [opened.index.message(box.id, uid) for uid in uids]
         return [folder / message.file for message in found if message is not None]
@@ -394,7 +340,7 @@ class MessageStore:
 
     def delete(self, account: str, name: str) -> None:
         with self._indexes.use(account) as opened:
-            folder, aside = self._folder_of(account, name), None
+            folder, aside = self._indexes.folder(account, name), None
             try:
                 with opened.index.change():
                     box = boxes.delete(opened.index, name)
@@ -421,7 +367,7 @@ class MessageStore:
             try:
                 with opened.index.change():
                     for old, new in boxes.rename(opened.index, name, other):
-                        folder, target = self._folder_of(account, old), self._folder_of(account, new)
+                        folder, target = self._indexes.folder(account, old), self._indexes.folder(account, new)
                         if folder.exists():
                             maildir.move_folder(folder, target)
                             done.append((folder, target))
@@ -433,22 +379,11 @@ class MessageStore:
     # --- folders and indexes --------------------------------------------------------------------------------------
 
     def traces(self, account: str, box: Box) -> Traces:
-        return Traces(folder_of(self._root, account), self._folder_of(account, box.name))
-
-    def _folder_of(self, account: str, name: str) -> Path:
-        return folder_of(self._root, account) / "Maildir" / folder_name(name)
-
-    def _folder_now(self, account: str, box: Box) -> Path:
-        """Another session may have renamed it. Raises FileNotFoundError when it is gone."""
-        with self._indexes.use(account) as opened:
-            name = opened.index.name_of(box.id)
-        if name is None:
-            raise FileNotFoundError(f"mailbox {box.name} is gone")
-        return self._folder_of(account, name)
+        return Traces(folder_of(self._root, account), self._indexes.folder(account, box.name))
 
     def _made(self, index: Index, account: str, name: str) -> Path:
         """Raises StoreError where the folder of a mailbox with messages is gone: it may come back."""
-        folder = self._folder_of(account, name)
+        folder = self._indexes.folder(account, name)
         if not (folder / "cur").exists():
             if index.has_messages(name):
                 raise StoreError(f"the folder of {name} is gone")

@@ -1,5 +1,6 @@
 """What the store's rooms tell each other of mailboxes and messages, as values. Dates are seconds since the epoch."""
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -38,6 +39,9 @@ class Summarised:
     body: bytes
     header: bytes
     places: bytes
+
+
+Summarise = Callable[[bytes], Summarised]
 
 
 @dataclass(frozen=True, slots=True)

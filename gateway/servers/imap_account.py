@@ -12,6 +12,7 @@ from gateway.core.mailflags import bits_of
 from gateway.imap import ports
 from gateway.imap.wire import Literal
 from gateway.mailbox.boxes import BoxExists, BoxStatus, NoSuchBox
+from gateway.mailbox.headings import Searched
 from gateway.mailbox.maildir import LATEST, with_crlf
 from gateway.mailbox.quota import OverQuota
 from gateway.mailbox.schema import IndexTooNew
@@ -104,7 +105,10 @@ class StoreAccount:
         return await self._call(lambda: self._store.keywords(self._account, box.id))
 
     async def details(self, box: ports.Box, uids: Sequence[int], wanted: Collection[str]) -> Batch:
-        return await self._call(lambda: self._store.details(self._account, _box(box), uids, wanted))
+        return await self._call(lambda: self._store.reading.details(self._account, _box(box), uids, wanted))
+
+    async def search(self, box: ports.Box, wanted: Sequence[tuple[str, str]]) -> Searched | None:
+        return await self._call(lambda: self._store.reading.search(self._account, _box(box), wanted))
 
     async def read(self, box: ports.Box, message: ports.Details, start: int, size: int) -> bytes:
         (found,) = await self.read_many(box, [(message, start, size)])
@@ -116,7 +120,7 @@ class StoreAccount:
         self, box: ports.Box, pieces: Sequence[tuple[ports.Details, int, int]]
     ) -> Sequence[bytes | None]:
         wanted = [(_details(message), start, size) for message, start, size in pieces]
-        found = await self._call(lambda: self._store.read_many(self._account, _box(box), wanted))
+        found = await self._call(lambda: self._store.reading.read_many(self._account, _box(box), wanted))
         whole = sum(start == 0 and octets is not None for (_, start, _), octets in zip(wanted, found, strict=True))
         if whole:
             self._count("retrieve", whole)

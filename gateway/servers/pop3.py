@@ -189,7 +189,7 @@ class _Dialogue:
     async def _retrieve(self, action: Retrieve) -> None:
         message = self._messages[action.item.uid]
         try:
-            file = await self._server.in_pool(lambda: self._server.store.open_message(self._account, message))
+            file = await self._server.in_pool(lambda: self._server.store.reading.open_message(self._account, message))
         except FileNotFoundError:
             await self._send(b"-ERR [SYS/TEMP] the message is gone\r\n")
             return

@@ -65,7 +65,7 @@ def test_a_message_that_another_program_brought(store: MessageStore, root: Path,
     assert list(rows(store).items())[1:] == [(2, flags)]
     _, (_, message) = store.snapshot(BOB)
     assert (message.size, message.internal_date) == (len(CRLF), 5000.0)
-    with store.open_message(BOB, message) as file:
+    with store.reading.open_message(BOB, message) as file:
         assert file.read() == CRLF
     assert not path.exists()
     assert f",S={len(CRLF)},W={len(CRLF)},U=2:2," in message.file
@@ -73,7 +73,7 @@ def test_a_message_that_another_program_brought(store: MessageStore, root: Path,
     settle(root.parent)
     assert len(rows(store)) == 2
     box = store.open_box(BOB, "INBOX", takes_recent=False).box
-    assert b"from elsewhere" in store.details(BOB, box, [2]).found[2].envelope
+    assert b"from elsewhere" in store.reading.details(BOB, box, [2]).found[2].envelope
     assert [path.name for path in (root / "tmp").iterdir()] == []
 
 

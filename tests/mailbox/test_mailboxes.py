@@ -82,8 +82,8 @@ def test_a_copy_is_whole_and_a_move_takes_the_message_along(store: MessageStore,
     assert files(tmp_path) == []
     assert len(files(tmp_path, ".Archive")) == 2
     archive = box(store, "Archive")
-    for uid, details in store.details(ALICE, archive, [1, 2]).found.items():
-        with store.open_message(ALICE, details, archive) as file:
+    for uid, details in store.reading.details(ALICE, archive, [1, 2]).found.items():
+        with store.reading.open_message(ALICE, details, archive) as file:
             assert (details.uid, file.read()) == (uid, b"A: b\r\n\r\nx\r\n")
     assert store.usage(ALICE) == (22, 2)
     with pytest.raises(NoSuchBox):
@@ -184,8 +184,8 @@ def test_renaming_inbox_moves_its_messages_and_leaves_it(store: MessageStore) ->
 def test_a_session_reads_on_when_its_mailbox_is_renamed(store: MessageStore) -> None:
     uid, old = append(store, "Sent"), box(store, "Sent")
     store.rename(ALICE, "Sent", "Gone")
-    details = store.details(ALICE, old, [uid]).found[uid]
-    with store.open_message(ALICE, details, old) as file:
+    details = store.reading.details(ALICE, old, [uid]).found[uid]
+    with store.reading.open_message(ALICE, details, old) as file:
         assert file.read().startswith(b"A: b")
     store.set_flags(ALICE, old, [uid], FlagChange(1, DELETED), [])
     assert store.expunge_deleted(ALICE, old) == 1
@@ -297,8 +297,8 @@ def test_a_kill_at_any_moment_loses_nothing_that_was_told(tmp_path: Path, batch:
         assert len(now - there) <= 1, "more than the one that was under way"
         assert found.rows.modseq >= modseq
         modseq, there, given = found.rows.modseq, now, max(given, found.box.uidnext - 1)
-        for details in store.details(ALICE, found.box, sorted(now)).found.values():
-            with store.open_message(ALICE, details, found.box) as body:
+        for details in store.reading.details(ALICE, found.box, sorted(now)).found.values():
+            with store.reading.open_message(ALICE, details, found.box) as body:
                 assert body.read() == b"A: b\r\n\r\nx\r\n"
         archived = store.open_box(ALICE, "Archive", takes_recent=False)
         assert len(archived.rows.uids) in (moved, moved + 1)

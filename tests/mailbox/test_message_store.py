@@ -45,7 +45,7 @@ def test_a_delivered_message_is_there_as_it_was(store: MessageStore, tmp_path: P
     validity, (message,) = store.snapshot(ALICE)
     assert validity > 0
     assert (message.uid, message.size, message.internal_date) == (1, 11, 1000.5)
-    with store.open_message(ALICE, message) as file:
+    with store.reading.open_message(ALICE, message) as file:
         assert file.read() == b"A: b\r\n\r\nx\r\n"
     (path,) = files(tmp_path)
     assert path.name.endswith(",S=11,W=11,U=1:2,")
@@ -107,7 +107,7 @@ def test_a_crash_between_rename_and_commit_delivers_nothing_and_the_retry_delive
     assert deliver(store, "d1")
     assert not deliver(store, "d1")
     (message,) = store.snapshot(ALICE)[1]
-    with store.open_message(ALICE, message) as file:
+    with store.reading.open_message(ALICE, message) as file:
         assert file.read() == b"A: b\r\n\r\nx\r\n"
     store.close()
 
@@ -119,7 +119,7 @@ def test_a_message_whose_flags_another_program_changed_is_found_and_removed(
     (path,) = files(tmp_path)
     path.rename(path.with_name(path.name + "S"))
     _, (message,) = store.snapshot(ALICE)
-    with store.open_message(ALICE, message) as file:
+    with store.reading.open_message(ALICE, message) as file:
         assert file.read().startswith(b"A: b")
     assert store.expunge(ALICE, [1]) == 1
     assert files(tmp_path) == []
@@ -130,7 +130,7 @@ def test_a_message_that_another_session_removed_is_not_found(store: MessageStore
     _, (message,) = store.snapshot(ALICE)
     store.expunge(ALICE, [1])
     with pytest.raises(FileNotFoundError):
-        store.open_message(ALICE, message)
+        store.reading.open_message(ALICE, message)
 
 
 @pytest.mark.parametrize(
@@ -241,7 +241,8 @@ def test_an_index_of_the_first_version_keeps_all(tmp_path: Path) -> None:
     assert (validity, message.uid, message.size, message.internal_date) == (100, 3, 11, 1000.5)
     assert not deliver(store, "d3")
     opened = store.open_box(ALICE, "INBOX", takes_recent=True)
-    assert store.details(ALICE, opened.box, [3]).found[3].header == b"A: b\r\n\r\n"  # worked out when it is asked for
+    details = store.reading.details(ALICE, opened.box, [3]).found[3]  # worked out when it is asked for
+    assert details.header == b"A: b\r\n\r\n"
     assert deliver(store, "d4")
     assert uids(store) == [3, 4]
     assert store.usage(ALICE) == (22, 2)
@@ -260,11 +261,11 @@ def test_what_is_worked_out_is_that_of_the_whole_file(tmp_path: Path, size: int)
     pieces = [head, *(body[at : at + 65_536] for at in range(0, len(body), 65_536))]
     assert store.deliver("carol@example.org", lambda: iter(pieces), "1", 1.0)
     opened = store.open_box("carol@example.org", "INBOX", takes_recent=False)
-    (found,) = store.details("carol@example.org", opened.box, [1]).found.values()
+    (found,) = store.reading.details("carol@example.org", opened.box, [1]).found.values()
     assert found.size == len(head) + len(body)
     assert b'"large"' in found.envelope
     assert b" %d " % len(body) in found.structure
-    with store.open_message("carol@example.org", found) as file:
+    with store.reading.open_message("carol@example.org", found) as file:
         assert file.read() == head + body
     assert not list((tmp_path / "example.org" / "carol" / "Maildir" / "tmp").iterdir())
     store.close()

@@ -52,7 +52,7 @@ def deliver(store: MessageStore, size: int, name: str) -> bool:
 
 def warnings(store: MessageStore) -> int:
     box = store.open_box(GINA, "INBOX", takes_recent=False)
-    details = store.details(GINA, box.box, list(box.rows.uids)).found
+    details = store.reading.details(GINA, box.box, list(box.rows.uids)).found
     return sum(found.header.startswith(b"Subject: warning") for found in details.values())
 
 

@@ -96,7 +96,7 @@ def test_a_damaged_index_is_made_anew_from_the_files(
     assert store.changes(CAROL, before.id, 0, takes_recent=False) is None
     assert list(path.parent.glob("index.db.broken-*"))
     assert store.append(CAROL, "INBOX", [b"A: b\r\n\r\n"], 0, [], 0.0)[1] == max(found) + 1
-    assert store.details(CAROL, after, [1]).found[1].header == b"Subject: 0\r\n\r\n"
+    assert store.reading.details(CAROL, after, [1]).found[1].header == b"Subject: 0\r\n\r\n"
 
 
 def test_what_can_still_be_read_is_kept(store: MessageStore, path: Path) -> None:
