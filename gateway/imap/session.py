@@ -107,7 +107,9 @@ class ImapSession:
         except Gone:
             await self._finish(command, tag + b" NO [EXPUNGEISSUED] Another session has removed it")
         except Unavailable:
-            await self._out.send(tag + b" NO [UNAVAILABLE] The store cannot do that now; try again later\r\n")
+            await self._out.send(
+                self._ahead + tag + b" NO [UNAVAILABLE] The store cannot do that now; try again later\r\n"
+            )
         else:
             await self._finish(command, tag + b" OK " + done.encode())
 
@@ -287,7 +289,7 @@ class ImapSession:
     async def _select(self, command: Select) -> str:
         if self._view is not None:
             self._view = None
-            await self._out.send(b"* OK [CLOSED] The mailbox before it is closed\r\n")
+            self._ahead = b"* OK [CLOSED] The mailbox before it is closed\r\n"
         self._with_modseq |= command.with_modseq
         if command.resync is not None and not self._with_vanished:
             raise Bad("QRESYNC is not enabled")
@@ -306,7 +308,7 @@ class ImapSession:
             lines.insert(2, b"* OK [UNSEEN %d] First unseen\r\n" % unseen)
         if command.resync is not None and command.resync.validity == box.uidvalidity:
             lines += await self._resync(view, command.resync)
-        self._ahead = b"".join(lines)
+        self._ahead += b"".join(lines)
         self._is_fresh = True
         return f"[READ-{'ONLY' if view.is_read_only else 'WRITE'}] Opened"
 
