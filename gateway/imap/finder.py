@@ -3,9 +3,9 @@
 from bisect import bisect_left
 from collections.abc import Iterator, Mapping, Sequence
 
-from gateway.imap.command import Both, ChangedSince, Either, Not, Search, SearchKey
+from gateway.imap.command import HasText, Search, SearchKey
 from gateway.imap.ports import SEARCHED, Account, Details, Gone
-from gateway.imap.search import QUICK, Candidate, Searcher, needs, texts_in
+from gateway.imap.search import QUICK, Candidate, Searcher, asks_modseq, leaves, needs
 from gateway.imap.texts import MAX_TEXT
 from gateway.imap.view import View, set_of
 from gateway.imap.wire import string
@@ -20,22 +20,10 @@ class Finder:
         self._account = account
         self._view = view
 
-    def asks_modseq(self, key: SearchKey) -> bool:
-        match key:
-            case ChangedSince():
-                return True
-            case Not(key=inner):
-                return self.asks_modseq(inner)
-            case Either(one=one, other=other):
-                return self.asks_modseq(one) or self.asks_modseq(other)
-            case Both(keys=keys):
-                return any(map(self.asks_modseq, keys))
-        return False
-
     async def found(self, command: Search) -> list[int]:
         """Places, from 0."""
         key, view = command.key, self._view
-        texts = [each for each in dict.fromkeys(texts_in(key)) if each.where in SEARCHED]
+        texts = [each for each in dict.fromkeys(leaves(key)) if isinstance(each, HasText) and each.where in SEARCHED]
         if not texts:
             return await self._among(Searcher(view, {}), key, range(len(view)))
         wanted = [(each.where, each.text.lower()) for each in texts]
@@ -88,7 +76,7 @@ class Finder:
     def response(self, command: Search, places: Sequence[int], tag: bytes) -> bytes:
         view = self._view
         numbers = [view.uids[at] if command.is_uid else at + 1 for at in places]
-        modseq = max((view.modseqs[at] for at in places), default=0) if self.asks_modseq(command.key) else 0
+        modseq = max((view.modseqs[at] for at in places), default=0) if asks_modseq(command.key) else 0
         if command.returns is None:
             told = b"".join(b" %d" % number for number in numbers)
             return b"* SEARCH" + told + (b" (MODSEQ %d)" % modseq if modseq else b"") + b"\r\n"

@@ -5,14 +5,13 @@ Texts are compared as people read them: decoded, in lower case, without a look a
 
 import time
 from bisect import bisect_right
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, date, datetime
 from email.utils import parsedate_to_datetime
 
 from gateway.core.mailflags import SYSTEM
 from gateway.imap.command import (
-    All,
     Both,
     ChangedSince,
     Either,
@@ -53,26 +52,32 @@ class Candidate:
 Told = Mapping[HasText, Mapping[int, None]]  # UIDs that have a text, in order
 
 
-def texts_in(key: SearchKey) -> list[HasText]:
+def leaves(key: SearchKey) -> Iterator[SearchKey]:
+    """What it asks, whatever joins it."""
     match key:
-        case HasText():
-            return [key]
         case Not(key=inner):
-            return texts_in(inner)
+            yield from leaves(inner)
         case Either(one=one, other=other):
-            return texts_in(one) + texts_in(other)
+            yield from leaves(one)
+            yield from leaves(other)
         case Both(keys=keys):
-            return [each for inner in keys for each in texts_in(inner)]
-    return []
+            for each in keys:
+                yield from leaves(each)
+        case _:
+            yield key
+
+
+def asks_modseq(key: SearchKey) -> bool:
+    return any(isinstance(each, ChangedSince) for each in leaves(key))
 
 
 def needs(key: SearchKey, told: Told) -> frozenset[str]:
     """Fields of Details; "file": the message's octets too."""
-    match key:
-        case HasText() if key in told:
-            return QUICK
-        case All() | HasFlag() | InSet() | ChangedSince():
-            return QUICK
+    return QUICK.union(*(_needs(each) for each in leaves(key) if each not in told))
+
+
+def _needs(leaf: SearchKey) -> frozenset[str]:
+    match leaf:
         case HasSize():
             return frozenset({"size"})
         case Within() | OnDay(of="internal"):
@@ -83,12 +88,7 @@ def needs(key: SearchKey, told: Told) -> frozenset[str]:
             return frozenset({"size", "file", "places", "header"})
         case OnDay() | HasText():
             return frozenset({"header"})
-        case Not(key=inner):
-            return needs(inner, told)
-        case Either(one=one, other=other):
-            return needs(one, told) | needs(other, told)
-        case Both(keys=keys):
-            return QUICK.union(*(needs(each, told) for each in keys))
+    return QUICK
 
 
 class Searcher:

@@ -36,6 +36,7 @@ from gateway.imap.finder import Finder
 from gateway.imap.listing import list_responses, status_response
 from gateway.imap.names import encode_name
 from gateway.imap.ports import Account, Box, Gone, MailboxThere, NoMailbox, NoRoom, NotDone, Out, Unavailable
+from gateway.imap.search import asks_modseq
 from gateway.imap.storer import Storer
 from gateway.imap.view import View, set_of
 from gateway.imap.wire import astring, string
@@ -363,7 +364,7 @@ class ImapSession:
 
     async def _search(self, command: Search) -> str:
         finder = Finder(self._account, self._selected())
-        self._with_modseq |= finder.asks_modseq(command.key)
+        self._with_modseq |= asks_modseq(command.key)
         found = await finder.found(command)
         self._ahead = finder.response(command, found, self._tag)
         return "Found"

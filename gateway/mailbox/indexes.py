@@ -62,6 +62,8 @@ class Indexes:
                 except (sqlite3.DatabaseError, UnicodeDecodeError) as error:
                     if is_corrupt(error):
                         self._rebuild(account, seat)
+                    if isinstance(error, UnicodeDecodeError):  # of SQLite's complaint: for callers it is damage too
+                        raise sqlite3.DatabaseError(f"{account}: names in the index are no UTF-8") from error
                     raise
         finally:
             with self._table:

@@ -46,14 +46,11 @@ class StoreAccount:
             raise ports.Gone from error
         except OverQuota as error:
             raise ports.NoRoom from error
-        except IndexTooNew as error:
+        except (IndexTooNew, sqlite3.Error, OSError) as error:
             _log.error("store failed", account=self._account, exc_info=error)
             raise ports.Unavailable from error
         except StoreError as error:
             raise ports.NotDone(str(error)) from error
-        except (sqlite3.Error, OSError) as error:
-            _log.error("store failed", account=self._account, exc_info=error)
-            raise ports.Unavailable from error
 
     def _count(self, operation: str, count: int = 1) -> None:
         self._server.metrics.store_messages.labels("imap", operation).inc(count)
